@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The outputs of a repository of package manifests; its flake.nix holds nothing but inputs and the list of hosts:
+#
+#   outputs = inputs: inputs.glixos-core.lib.mkFlake {
+#     inherit inputs;
+#     hosts = mkHost: { laptop = mkHost "laptop" "x86_64-linux"; };
+#   };
+#
+# A host is made of the core modules, hosts/<name>/default.nix and the packages of hosts/<name>/glix.toml. Its modules may
+# take the arguments `inputs` and `hostName`.
+{ lib, importManifest }:
+{ inputs, hosts }:
+let
+  inherit (inputs) self nixpkgs;
+  revision = self.rev or null;
+
+  mkHost = hostName: system:
+    let
+      folder = "${self}/hosts/${hostName}";
+      manifest = importManifest { manifestPath = "${folder}/glix.toml"; inherit inputs; };
+    in
+    nixpkgs.lib.nixosSystem {
+      specialArgs = { inherit inputs hostName; };
+      modules = [
+        ../modules
+        (hostModule folder hostName)
+        (identity hostName system)
+        (homes manifest)
+        { warnings = manifest.warnings; }
+      ] ++ manifest.systemModules;
+    };
+
+  hostModule = folder: hostName:
+    if builtins.pathExists "${folder}/default.nix" then folder + "/default.nix"
+    else throw "glix: there is no hosts/${hostName}/default.nix. A flake sees only files that git knows: run 'git add hosts/${hostName}', or write the host's files with 'glixctl init --host ${hostName}'.";
+
+  # Who the host is, and which commit it was built from. The platform gives way to a hardware configuration's.
+  identity = hostName: system: { lib, ... }: {
+    networking.hostName = lib.mkDefault hostName;
+    nixpkgs.hostPlatform = lib.mkOverride 1250 system;
+    system.configurationRevision = lib.mkDefault revision;
+    environment.etc."glixos-revision".text = "${if revision == null then "uncommitted" else revision}\n";
+  };
+
+  homes = manifest:
+    if inputs ? home-manager then withHomeManager manifest
+    else if manifest.homeModulesByUser == { } then { }
+    else withoutHomeManager manifest;
+
+  withHomeManager = manifest: { config, lib, ... }:
+    let
+      stateVersion = manifest.manifest.settings.state_version or config.system.stateVersion;
+      strangers = lib.filter (user: !(config.users.users ? ${user})) (lib.attrNames manifest.homeModulesByUser);
+      missing = user: "glix: the manifest has packages for the home of '${user}', who is not in users.users. Declare the user in the host's default.nix, or move the packages with 'glixctl set NAME user=…'.";
+    in
+    {
+      imports = [ inputs.home-manager.nixosModules.home-manager ];
+      warnings = map missing strangers;
+      home-manager = {
+        useGlobalPkgs = lib.mkDefault true;
+        useUserPackages = lib.mkDefault false;
+        users = lib.mapAttrs
+          (user: modules: {
+            imports = if lib.elem user strangers then throw (missing user) else modules;
+            home.stateVersion = lib.mkDefault stateVersion;
+          })
+          manifest.homeModulesByUser;
+      };
+    };
+
+  withoutHomeManager = manifest: {
+    assertions = [{
+      assertion = false;
+      message = "glix: the manifest has packages for the homes of ${lib.concatStringsSep ", " (lib.attrNames manifest.homeModulesByUser)}, and the flake has no input 'home-manager'. Add home-manager.url and home-manager.inputs.nixpkgs.follows = \"nixpkgs\" to the inputs in flake.nix, or move the packages with 'glixctl set NAME scope=system'.";
+    }];
+  };
+in
+{
+  nixosConfigurations = hosts mkHost;
+}
