@@ -37,6 +37,11 @@ prepare() {
     return "$status"
 }
 
+# Prints a Python that can run the standard library at least; for a message where no .venv could be made.
+prepare_any_python() {
+    _prepare_find_python True
+}
+
 _prepare_say() {
     printf 'prepare: %s\n' "$*" >&2
 }
@@ -63,6 +68,8 @@ build  command  cc           gcc
 build  file     /usr/include/stdlib.h  libc6-dev
 build  command  pkg-config   pkg-config
 build  module   libsystemd   libsystemd-dev
+system command  debootstrap     debootstrap
+system command  systemd-nspawn  systemd-container
 END
 }
 
@@ -81,10 +88,10 @@ _prepare_lacking() {
 
 _prepare_machine() {
     local lacking
-    case $1 in
-        check) lacking=$(_prepare_lacking demo check) ;;
-        demo) lacking=$(_prepare_lacking demo) ;;
-    esac
+    local -a purposes=(demo)
+    [ "$1" = demo ] || purposes+=(check)
+    [ "$1" = demo ] || [ ! -d "$GLIX_CHECKOUT/tests/system" ] || purposes+=(system)
+    lacking=$(_prepare_lacking "${purposes[@]}")
     [ -z "$lacking" ] || _prepare_install $lacking
 }
 
