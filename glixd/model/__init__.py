@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values: what is known of manifests, references and flakes, with no input or output."""
+"""The values that glixd works with: manifests, references, the generated flake. No I/O, no clock, no bus."""
