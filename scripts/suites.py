@@ -33,6 +33,9 @@ SUITE_LIMIT = 1800.0
 """Seconds after which a suite is ended: a test has a limit of its own, but what it left behind has none."""
 TAIL = 60
 
+VENV = "the virtual environment"
+"""The need for .venv: this very Python is its Python, or else making it failed and there are no tools."""
+
 FAST = ("format", "lint", "types", "imports", "unit")
 ON_REQUEST = ("bench",)
 CODE = ("glixd", "glixctl", "tests", "scripts")
@@ -80,10 +83,10 @@ class Result:
 def static_suites() -> Iterator[Suite]:
     """The checks that read the code and run none of it."""
     code = tuple(folder for folder in CODE if (CHECKOUT / folder).is_dir())
-    yield Suite("format", (_program("ruff"), "format", "--check", "."), needs=("ruff",))
-    yield Suite("lint", (_program("ruff"), "check", "--output-format=concise", "."), needs=("ruff",))
-    yield Suite("types", (_program("mypy"), *code), needs=("mypy",))
-    yield Suite("imports", (_program("lint-imports"), "--cache-dir", str(CACHE / "imports")), needs=("lint-imports",))
+    yield Suite("format", (_program("ruff"), "format", "--check", "."), needs=(VENV,))
+    yield Suite("lint", (_program("ruff"), "check", "--output-format=concise", "."), needs=(VENV,))
+    yield Suite("types", (_program("mypy"), *code), needs=(VENV,))
+    yield Suite("imports", (_program("lint-imports"), "--cache-dir", str(CACHE / "imports")), needs=(VENV,))
 
 
 def test_suites() -> Iterator[Suite]:
@@ -104,16 +107,17 @@ def _test_suite(name: str) -> Suite:
 ONE_PROCESS = ("unit", "system", "bench")
 """Suites that are over before workers have started, or that want the machine for themselves."""
 
-EVERYTHING = ("pytest", "systemd-python", "git", "nix", "openssl", "dbus-daemon", "busctl", "gdbus", "xmllint")
+EVERYTHING = (VENV, "systemd-python", "git", "nix", "openssl", "dbus-daemon", "busctl", "gdbus", "xmllint")
 NEEDS = {
-    "unit": ("pytest", "systemd-python"),
-    "house": ("pytest", "git"),
-    "nix": ("pytest", "git", "nix", "openssl"),
+    "unit": (VENV, "systemd-python"),
+    "house": (VENV, "git"),
+    "nix": (VENV, "git", "nix", "openssl"),
     "system": (*EVERYTHING, "root", "debootstrap", "systemd-nspawn"),
 }
 """What the machine must have for a suite; a suite without an entry needs everything."""
 
 _PROBES: dict[str, Callable[[], bool]] = {
+    VENV: lambda: Path(sys.prefix).resolve() == (CHECKOUT / ".venv").resolve(),
     "root": lambda: os.geteuid() == 0,
     "systemd-python": lambda: importlib.util.find_spec("systemd") is not None,
 }
