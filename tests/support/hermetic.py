@@ -28,6 +28,7 @@ flake-registry = {registry}
 sandbox = false
 build-users-group =
 substituters =
+download-attempts = 1
 warn-dirty = false
 """
 _GIT_CONFIG: Final = """\
@@ -43,6 +44,9 @@ _GIT_CONFIG: Final = """\
 """
 # Of the caller's environment, what programs need to run at all. No proxy, no nix setting, no git setting comes along.
 _INHERITED: Final = ("PATH", "TMPDIR", "LANG", "LC_ALL", "LOCALE_ARCHIVE")
+
+
+_CACHES: Final = shutil.ignore_patterns("__pycache__", ".git")
 
 
 class NixError(Exception):
@@ -213,9 +217,9 @@ def copy_git_flake(source: Path, folder: Path, names: Iterable[str] = (".",)) ->
     """Copy parts of a folder into a repository of their own; return its flake reference."""
     for name in names:
         if (source / name).is_dir():
-            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
+            shutil.copytree(source / name, folder / name, dirs_exist_ok=True, ignore=_CACHES)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / name, folder / name)
     return make_git_flake(folder)
 
