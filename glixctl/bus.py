@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The D-Bus transport: the same requests as on the socket, as calls of the Manager's methods.
+
+The daemon describes its own methods: which parameters are typed arguments, and in which order, comes from its introspection;
+all others travel by name in the last argument. The library is loaded with the first connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dbus_next import BusType, Message, MessageFlag, MessageType, Variant
+from dbus_next.aio import MessageBus
+from dbus_next.errors import AuthError, InvalidAddressError
+from dbus_next.introspection import Node
+
+from glixctl.errors import ClientError, Disconnected, NotListening, Unreachable
+from glixd.protocol import (
+    BUS_NAME,
+    ERROR_PREFIX,
+    MANAGER_INTERFACE,
+    OBJECT_PATH,
+    TRANSACTION_INTERFACE,
+    TRANSACTION_PATH,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+CONNECT = 10.0
+"""Seconds in which the bus has to accept a connection."""
+
+_INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
+_BUS_ERROR = "org.freedesktop.DBus.Error."
+_NOBODY = ("ServiceUnknown", "NameHasNoOwner")
+_GONE = ("NoReply", "Disconnected", "Timeout", "TimedOut")
+
+
+class BusTransport:
+    """A connection to the daemon through the session bus (user mode) or the system bus."""
+
+    def __init__(self, mode: str, silence: float) -> None:
+        self._silence = silence
+        self._loop = asyncio.new_event_loop()
+        self._progress: Callable[[dict[str, Any]], None] | None = None
+        self._daemon = ""
+        kind = BusType.SYSTEM if mode == "system" else BusType.SESSION
+        try:
+            self._bus = self._wait(_connected(kind), CONNECT)
+            self._bus.add_message_handler(self._heard)
+            self._methods = self._introspected()
+        except BaseException:
+            self.close()
+            raise
+
+    def request(
+        self, method: str, params: Mapping[str, Any], on_progress: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        """Call one method and return its result; progress that comes before it goes to `on_progress`."""
+        self._progress = on_progress
+        return result(self._call(call(method, params, self._methods.get(method, []))))
+
+    def close(self) -> None:
+        """End the connection; what was started goes on."""
+        if self._loop.is_closed():
+            return
+        if bus := getattr(self, "_bus", None):
+            bus.disconnect()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
+
+    def _introspected(self) -> dict[str, list[tuple[str, str]]]:
+        reply = self._call(
+            Message(destination=BUS_NAME, path=OBJECT_PATH, interface=_INTROSPECTABLE, member="Introspect")
+        )
+        self._daemon = reply.sender
+        return methods(reply.body[0])
+
+    def _call(self, message: Any) -> Any:
+        """The reply to a message; an error reply is raised."""
+        try:
+            reply = self._wait(self._answered(message), self._silence)
+        except TimeoutError:
+            raise Unreachable(f"The daemon has said nothing for {self._silence:.0f} seconds.") from None
+        if reply is None:
+            raise Disconnected(answering=False)
+        if reply.message_type is MessageType.ERROR:
+            raise error(reply.error_name, reply.body)
+        return reply
+
+    async def _answered(self, message: Any) -> Any:
+        """The reply, or none when the bus goes away: the library itself would wait for ever."""
+        call = asyncio.ensure_future(self._bus.call(message))
+        lost = asyncio.ensure_future(self._bus.wait_for_disconnect())
+        try:
+            await asyncio.wait({call, lost}, return_when=asyncio.FIRST_COMPLETED)
+            return call.result() if call.done() else None
+        finally:
+            call.cancel()
+            lost.cancel()
+
+    def _wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        return self._loop.run_until_complete(asyncio.wait_for(work, seconds))
+
+    def _heard(self, message: Any) -> None:
+        """Pass on the progress that the daemon sends to this connection."""
+        ours = message.message_type is MessageType.SIGNAL and message.sender == self._daemon
+        if ours and message.interface == TRANSACTION_INTERFACE and message.member == "Progress" and self._progress:
+            event = plain(message.body[0]) if message.body else {}
+            self._progress({"transaction": message.path.removeprefix(f"{TRANSACTION_PATH}/"), **event})
+
+
+def methods(xml: str) -> dict[str, list[tuple[str, str]]]:
+    """The methods of the Manager in the daemon's introspection: the names and signatures of their arguments."""
+    return {
+        method.name: [(argument.name, argument.signature) for argument in method.in_args]
+        for interface in Node.parse(xml).interfaces
+        if interface.name == MANAGER_INTERFACE
+        for method in interface.methods
+    }
+
+
+def call(method: str, params: Mapping[str, Any], arguments: list[tuple[str, str]]) -> Any:
+    """The message that asks for `method`: its typed arguments in order, everything else in the options at the end."""
+    params = dict(params)
+    interactive = params.pop("interactive", False)
+    typed = [(name, signature) for name, signature in arguments if signature != "a{sv}"]
+    body = [params.pop(name) for name, _ in typed]
+    return Message(
+        destination=BUS_NAME,
+        path=OBJECT_PATH,
+        interface=MANAGER_INTERFACE,
+        member=method,
+        signature="".join(signature for _, signature in typed) + "a{sv}",
+        body=[*body, {name: variant(value) for name, value in params.items()}],
+        flags=MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else MessageFlag.NONE,
+    )
+
+
+def variant(value: Any) -> Any:
+    """An option as it travels on the bus."""
+    match value:
+        case bool():
+            return Variant("b", value)
+        case int():
+            return Variant("x", value)
+        case float():
+            return Variant("d", value)
+        case str():
+            return Variant("s", value)
+        case _:
+            return Variant("as", list(value))
+
+
+def result(reply: Any) -> dict[str, Any]:
+    """What a reply says, in the form of the socket: a model, or the transaction that was started."""
+    match reply.signature:
+        case "":
+            return {}
+        case "o":
+            return {"transaction": reply.body[0].rpartition("/")[2]}
+        case _:
+            value: dict[str, Any] = plain(reply.body[0])
+            return value
+
+
+def plain(value: Any) -> Any:
+    """`value` without the wrappers that carry types on the bus."""
+    if isinstance(value, Variant):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+def error(name: str, body: list[Any]) -> ClientError:
+    """The error that an error reply means: one of glixd's own, or what the bus says about the daemon."""
+    message = str(body[0]) if body else ""
+    if name.startswith(ERROR_PREFIX):
+        more = plain(body[1]) if len(body) > 1 and isinstance(body[1], dict) else {}
+        return ClientError.from_wire({"name": name.removeprefix(ERROR_PREFIX), "message": message, **more})
+    short = name.removeprefix(_BUS_ERROR)
+    if short in _NOBODY:
+        return NotListening(f"No daemon has the name {BUS_NAME} on the bus.")
+    if short in _GONE:
+        return Disconnected(answering=False)
+    return Unreachable(f"The bus refuses the call: {message or name}.")
+
+
+async def _connected(kind: Any) -> Any:
+    try:
+        return await MessageBus(bus_type=kind).connect()
+    except (OSError, InvalidAddressError, AuthError) as reason:
+        raise Unreachable(f"The bus can't be reached: {reason}.") from None

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What glixctl tells the person when something went wrong: a sentence, maybe a hint, and an exit code.
+
+ClientError            whatever ends a command
+├── UsageError         the command line itself
+└── Unreachable        the daemon can't be asked
+    ├── NotListening   nobody answers there: the user's daemon may be started
+    └── Disconnected   the daemon went away before it had answered
+"""
+
+from __future__ import annotations
+
+from glixd.protocol import ERRORS, ErrorCode, Exit, json_code
+
+TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+UNREACHABLE = "Unreachable"
+"""The name of the errors that come from no daemon."""
+
+
+class ClientError(Exception):
+    """An error with its name on the wire, its sentence, its hint and its exit code."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str,
+        exit_code: int,
+        hint: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.name = name
+        self.exit_code = exit_code
+        self.hint = hint
+        self.details = dict(details or {})
+
+    @classmethod
+    def from_wire(cls, error: Mapping[str, Any]) -> ClientError:
+        """The error whose name, message, hint and details the daemon sent; an unknown name is a plain failure."""
+        name = str(error.get("name") or ErrorCode.INTERNAL)
+        return cls(
+            str(error.get("message") or "The daemon gave no reason."),
+            name=name,
+            exit_code=ERRORS[ErrorCode(name)].exit_code if name in _NAMES else Exit.FAILED,
+            hint=str(error.get("hint") or ""),
+            details=error.get("details") or {},
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The error as `--json` prints it."""
+        return {
+            "error": {
+                "code": json_code(ErrorCode(self.name)) if self.name in _NAMES else None,
+                "name": self.name,
+                "message": self.message,
+                "hint": self.hint,
+                "details": self.details,
+            }
+        }
+
+
+class UsageError(ClientError):
+    """The command line says something that glixctl does not understand."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, name=ErrorCode.INVALID_ARGUMENT, exit_code=Exit.USAGE, hint=hint)
+
+
+class Unreachable(ClientError):
+    """The daemon can't be asked."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, name=UNREACHABLE, exit_code=Exit.UNREACHABLE, hint=hint)
+
+
+class NotListening(Unreachable):
+    """Nobody listens at the place where the daemon should be."""
+
+
+class Disconnected(Unreachable):
+    """The connection ended before the answer; `answering` says whether a part of it had come."""
+
+    def __init__(self, *, answering: bool) -> None:
+        super().__init__(
+            "The daemon closed the connection before it had answered.",
+            "Its log says why; `glixctl transaction list` shows what it had begun.",
+        )
+        self.answering = answering
+
+
+_NAMES = frozenset(code.value for code in ErrorCode)
