@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""glixctl: the command line in, one sentence and one exit code out. Errors become words here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from glixctl import cli, output
+from glixctl.client import Client, Target
+from glixctl.errors import ClientError
+from glixd.protocol import Exit
+
+TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from glixctl.commands import Command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _be_printable()
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _be_deaf()
+        return Exit.FAILED
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
+        command, options = cli.parse(words)
+        return _obey(command, options)
+    except ClientError as error:
+        if "--json" in words:
+            output.document(error.document())
+            sys.stdout.flush()
+        output.failure(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def _obey(command: Command, options: Namespace) -> int:
+    target = Target.choose(os.environ, mode=options.mode, directory=options.dir, transport=options.transport)
+    if target.note and not options.quiet:
+        output.note(target.note)
+    client = Client(target, os.environ)
+    try:
+        return command.run(options, client)
+    except KeyboardInterrupt:
+        output.note(client.interrupt())
+        return Exit.INTERRUPTED
+    finally:
+        client.close()
+
+
+def _be_printable() -> None:
+    """Let a locale that can't spell a character spell its number instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def _be_deaf() -> None:
+    """Let the interpreter flush its output into nothing: whoever read it has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

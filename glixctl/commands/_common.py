@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What several verbs share: their flags, reading page by page, and telling how a transaction ended."""
+
+from __future__ import annotations
+
+from glixctl import output
+from glixctl.errors import ClientError
+from glixd.protocol import PAGE_SIZE, ErrorCode, Exit, State
+
+TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Mapping
+    from typing import Any
+
+    from glixctl.client import Client
+
+
+def host_flag(parser: ArgumentParser) -> None:
+    """`--host`, for every verb that means one host."""
+    parser.add_argument("--host", metavar="HOST", help="the host that is meant; by default the daemon's machine")
+
+
+def mutation_flags(parser: ArgumentParser) -> None:
+    """The flags of every verb that changes something."""
+    host_flag(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show the diff and change nothing")
+    parser.add_argument("--no-evaluate", action="store_true", help="do not evaluate the host with the change")
+    parser.add_argument("--reason", metavar="TEXT", help="why, in one line; part of the commit message")
+
+
+def names_argument(parser: ArgumentParser) -> None:
+    """One package or more, as the manifest calls them."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a package, as the manifest calls it")
+
+
+def count(text: str) -> int:
+    """The value of a flag that limits how many are shown."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def given(**parameters: object) -> dict[str, object]:
+    """The parameters that were said; what was left out is the daemon's to decide."""
+    return {name: value for name, value in parameters.items() if value is not None and value is not False}
+
+
+def mutate(options: Namespace, client: Client, method: str, parameters: Mapping[str, object]) -> int:
+    """Run a mutation with its own parameters and those of every mutation, and tell how it ended."""
+    common = given(host=options.host, dry_run=options.dry_run, reason=options.reason)
+    if options.no_evaluate:
+        common["evaluate"] = False
+    progress = output.Progress(quiet=options.quiet)
+    try:
+        transaction = client.run(method, {**parameters, **common, "interactive": True}, progress)
+    finally:
+        progress.clear()
+    return report(options, transaction)
+
+
+def report(options: Namespace, transaction: Mapping[str, Any]) -> int:
+    """Tell how a transaction ended, and return the exit code that says the same."""
+    for text in transaction.get("warnings") or ():
+        output.warning(text)
+    if options.json:
+        output.document(transaction)
+    if transaction.get("state") != State.SUCCEEDED:
+        return _report_failure(transaction)
+    outcome = transaction.get("outcome") or {}
+    if not options.json:
+        _report_success(options, transaction, outcome)
+    return Exit.DONE if outcome.get("changed", True) else Exit.NOTHING_TO_DO
+
+
+def pages(
+    client: Client, method: str, parameters: dict[str, object], *, items: str, cursor: str, limit: int | None
+) -> dict[str, Any]:
+    """A paged answer as one: page after page, until there is no other or `limit` is reached."""
+    whole: dict[str, Any] = {}
+    entries: list[object] = []
+    while True:
+        size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(entries))
+        page = client.call(method, {**parameters, "limit": size})
+        entries += page.get(items) or ()
+        whole = {**page, items: entries}
+        following = page.get("next")
+        if not following or (limit is not None and len(entries) >= limit):
+            return whole
+        parameters = {**parameters, cursor: following}
+
+
+def note_health(health: Mapping[str, Any] | None, host: str | None = None) -> None:
+    """Tell when the configuration of a host is not known to evaluate."""
+    state = (health or {}).get("state", "ok")
+    if health is None or state in ("ok", "unknown"):
+        return
+    subject = f"the configuration of {host}" if host else "the configuration"
+    match state:
+        case "evaluating":
+            output.note(f"{subject} is being evaluated")
+        case _:
+            message = health.get("message")
+            output.warning(f"{subject} does not evaluate" + (f": {message}" if message else ""))
+
+
+def _report_success(options: Namespace, transaction: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+    summary = output.escape(outcome.get("summary") or transaction.get("operation") or "done").rstrip(".")
+    commit = transaction.get("commit")
+    if transaction.get("dry_run"):
+        output.print_diff(outcome.get("diff") or "")
+        if not options.quiet:
+            output.line(f"dry run: {summary}; nothing was changed")
+    elif not options.quiet:
+        output.line(f"{summary} — commit {output.short(commit)}" if commit else summary)
+
+
+def _report_failure(transaction: Mapping[str, Any]) -> int:
+    error = ClientError.from_wire(transaction.get("error") or _unexplained(transaction))
+    if commit := transaction.get("commit"):
+        output.warning(f"commit {output.short(commit)} stays: the failure came after it")
+    output.failure(error)
+    return error.exit_code
+
+
+def _unexplained(transaction: Mapping[str, Any]) -> dict[str, object]:
+    """The error of a transaction that ended badly and carries none."""
+    state = transaction.get("state")
+    name = ErrorCode.CANCELLED if state == State.CANCELLED else ErrorCode.INTERNAL
+    return {"name": name, "message": f"Transaction {transaction.get('id')} ended as {state}."}

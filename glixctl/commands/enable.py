@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`glixctl enable`: switch packages of a host on."""
+
+from __future__ import annotations
+
+from glixctl.commands._common import mutate, mutation_flags, names_argument
+
+TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from glixctl.client import Client
+
+NAME = "enable"
+SUMMARY = "enable packages of a host"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """The packages."""
+    names_argument(parser)
+    mutation_flags(parser)
+
+
+def run(options: Namespace, client: Client) -> int:
+    """Enable."""
+    return mutate(options, client, "Enable", {"names": options.names})

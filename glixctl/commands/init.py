@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`glixctl init`: make the repository, or add a host to it."""
+
+from __future__ import annotations
+
+from glixctl.commands._common import given, mutate, mutation_flags
+
+TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from glixctl.client import Client
+
+NAME = "init"
+SUMMARY = "make the repository, or add a host to it"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """The host and what it is; the URLs matter for a new repository only."""
+    mutation_flags(parser)
+    parser.add_argument("--user", metavar="USER", help="the primary user; by default you")
+    parser.add_argument("--system", metavar="SYSTEM", help="the Nix system, such as aarch64-linux")
+    parser.add_argument("--nixpkgs", metavar="URL", help="flake URL of nixpkgs")
+    parser.add_argument("--core", metavar="URL", help="flake URL of glixos-core")
+    parser.add_argument("--home-manager", metavar="URL|none", help="flake URL of home-manager, or none")
+
+
+def run(options: Namespace, client: Client) -> int:
+    """Init."""
+    parameters = given(
+        user=options.user,
+        system=options.system,
+        nixpkgs=options.nixpkgs,
+        core=options.core,
+        home_manager=options.home_manager,
+    )
+    return mutate(options, client, "Init", parameters)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`glixctl transaction list|show|cancel|watch`: look at transactions, stop one, or wait for its end."""
+
+from __future__ import annotations
+
+from glixctl import output
+from glixctl.commands._common import count, given, report
+from glixd.protocol import Exit, State
+
+TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
+    from typing import Any
+
+    from glixctl.client import Client
+
+NAME = "transaction"
+SUMMARY = "look at transactions, stop one, or wait for its end"
+
+HEADER = ("ID", "STATE", "OPERATION", "HOST", "BY", "CREATED (UTC)")
+
+
+class List:
+    """`transaction list`."""
+
+    NAME = "list"
+    SUMMARY = "list transactions, the newest first"
+
+    @staticmethod
+    def arguments(parser: ArgumentParser) -> None:
+        """Which, and how many."""
+        states = [state.value for state in State]
+        parser.add_argument("--state", action="append", choices=states, help="only this state; may be repeated")
+        parser.add_argument("--limit", type=count, metavar="N", help="at most so many (50)")
+
+    @staticmethod
+    def run(options: Namespace, client: Client) -> int:
+        """ListTransactions."""
+        answer = client.call("ListTransactions", given(states=options.state, limit=options.limit))
+        if options.json:
+            output.document(answer)
+            return Exit.DONE
+        output.print_table(HEADER, (_row(entry) for entry in answer["transactions"]))
+        return Exit.DONE
+
+
+class Show:
+    """`transaction show`."""
+
+    NAME = "show"
+    SUMMARY = "show one transaction with its log"
+
+    @staticmethod
+    def arguments(parser: ArgumentParser) -> None:
+        """The transaction."""
+        _id_argument(parser)
+
+    @staticmethod
+    def run(options: Namespace, client: Client) -> int:
+        """GetTransaction."""
+        transaction = client.call("GetTransaction", {"transaction": options.transaction})
+        if options.json:
+            output.document(transaction)
+        else:
+            _print(transaction)
+        return Exit.DONE
+
+
+class Cancel:
+    """`transaction cancel`."""
+
+    NAME = "cancel"
+    SUMMARY = "stop a transaction that has not reached its commit point"
+
+    @staticmethod
+    def arguments(parser: ArgumentParser) -> None:
+        """The transaction."""
+        _id_argument(parser)
+
+    @staticmethod
+    def run(options: Namespace, client: Client) -> int:
+        """Cancel."""
+        answer = client.call("Cancel", {"transaction": options.transaction})
+        if options.json:
+            output.document(answer)
+        elif not options.quiet:
+            output.line(f"asked transaction {output.escape(options.transaction)} to stop")
+        return Exit.DONE
+
+
+class Watch:
+    """`transaction watch`."""
+
+    NAME = "watch"
+    SUMMARY = "follow a transaction until it ends, and end as it does"
+
+    @staticmethod
+    def arguments(parser: ArgumentParser) -> None:
+        """The transaction."""
+        _id_argument(parser)
+
+    @staticmethod
+    def run(options: Namespace, client: Client) -> int:
+        """Watch and Wait."""
+        progress = output.Progress(quiet=options.quiet, log=True)
+        try:
+            transaction = client.watch(options.transaction, progress)
+        finally:
+            progress.clear()
+        return report(options, transaction)
+
+
+ACTIONS = (List, Show, Cancel, Watch)
+
+
+def _id_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("transaction", metavar="ID", help="the id of the transaction")
+
+
+def _row(entry: dict[str, Any]) -> tuple[object, ...]:
+    created = output.moment(entry["created"])
+    return (entry["id"], entry["state"], entry["operation"], entry.get("host") or "", entry["login"], created)
+
+
+def _print(transaction: dict[str, Any]) -> None:
+    outcome = transaction.get("outcome") or {}
+    error = transaction.get("error") or {}
+    output.print_fields(
+        {
+            "id": transaction["id"],
+            "operation": transaction["operation"] + (" (dry run)" if transaction.get("dry_run") else ""),
+            "host": transaction.get("host"),
+            "state": transaction["state"],
+            "step": transaction.get("step"),
+            "by": f"{transaction['login']} ({transaction['uid']})",
+            "reason": transaction.get("reason"),
+            "created": output.moment(transaction["created"]),
+            "finished": output.moment(transaction.get("finished")),
+            "commit": transaction.get("commit"),
+            "summary": outcome.get("summary"),
+            "error": error.get("message"),
+            "hint": error.get("hint"),
+        }
+    )
+    _print_lines("warnings", transaction.get("warnings") or ())
+    _print_lines("log", transaction.get("log") or ())
+
+
+def _print_lines(title: str, lines: Sequence[object]) -> None:
+    if lines:
+        output.line(f"{title}:")
+    for text in lines:
+        output.line(f"  {output.escape(text)}")

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person or a script sees: tables, JSON, notes, the progress line. Text from the daemon never controls a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any, TextIO
+
+    from glixctl.errors import ClientError
+
+GAP = "  "
+NARROWEST = 8
+"""Cells of a table are not cut below this width."""
+SHORT = 7
+"""Digits of a commit that people read."""
+
+_RESET = "\x1b[0m"
+_BOLD = "\x1b[1m"
+_COLOURS = {"+": "\x1b[32m", "-": "\x1b[31m", "@": "\x1b[36m"}
+
+
+def escape(text: object) -> str:
+    """`text` on one line, with everything that could move a cursor or turn the writing direction spelt out."""
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(character if character.isprintable() else _spelt(character) for character in plain)
+
+
+def short(commit: str | None) -> str:
+    """The first digits of a commit or revision."""
+    return escape((commit or "")[:SHORT])
+
+
+def moment(time: str | None) -> str:
+    """An RFC 3339 time (UTC) to the minute, as people write it."""
+    return escape((time or "")[:16].replace("T", " "))
+
+
+def line(text: str) -> None:
+    """Print a line that is safe already."""
+    print(text)
+
+
+def document(value: object) -> None:
+    """Print `value` as one JSON document; everything beyond ASCII is spelt as JSON spells it."""
+    print(json.dumps(value, indent=2))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], columns: int | None = None) -> list[str]:
+    """The lines of a table, cut to fit `columns` where that is given."""
+    cells = [list(header), *([escape(cell) for cell in row] for row in rows)]
+    widths = [max(_width(row[index]) for row in cells) for index in range(len(header))]
+    if columns is not None:
+        widths = _fitted(widths, columns)
+    return [GAP.join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table that fits the terminal; in a pipe nothing is cut."""
+    lines = table(header, rows, terminal_columns(sys.stdout))
+    print("\n".join(lines))
+
+
+def print_fields(fields: Mapping[str, object], indent: str = "") -> None:
+    """Print names and values below each other, without those that are absent."""
+    present = {name: value for name, value in fields.items() if value not in (None, "", [], ())}
+    width = max((len(name) for name in present), default=0) + 1
+    for name, value in present.items():
+        print(f"{indent}{name + ':':<{width}} {escape(value)}")
+
+
+def print_diff(text: str) -> None:
+    """Print a unified diff, coloured on a terminal."""
+    colour = coloured(sys.stdout)
+    for raw in text.split("\n")[: -1 if text.endswith("\n") else None]:
+        shown = "\t".join(escape(part) for part in raw.split("\t"))
+        print(_painted(shown) if colour else shown)
+
+
+def note(text: str) -> None:
+    """Tell the person something beside the answer."""
+    _say(sys.stderr, f"glixctl: {escape(text)}")
+
+
+def warning(text: str) -> None:
+    """Tell the person of something that went through but deserves a look."""
+    _say(sys.stderr, f"warning: {escape(text)}")
+
+
+def failure(error: ClientError) -> None:
+    """Print the sentence of an error and its hint."""
+    lines = escape_lines(error.message)
+    _say(sys.stderr, f"glixctl: {lines[0]}")
+    for more in lines[1:]:
+        _say(sys.stderr, f"  {more}")
+    if error.hint:
+        first, *rest = escape_lines(error.hint)
+        _say(sys.stderr, "\n  ".join([f"hint: {first}", *rest]))
+
+
+def escape_lines(text: str) -> list[str]:
+    """The lines of `text`, each escaped; nix explains itself in several."""
+    return [escape(part.replace("\t", "    ")) for part in text.split("\n")] or [""]
+
+
+class Progress:
+    """What a transaction is doing: one line that is rewritten on a terminal, a line for each step in a pipe."""
+
+    def __init__(self, *, quiet: bool, log: bool = False, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._log = log
+        self._live = _is_terminal(self._stream)
+        self._last = ""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show one event of the daemon."""
+        if self._quiet:
+            return
+        if self._log:
+            self._show_log(event.get("lines") or ())
+        text = escape(event.get("step") or event.get("state") or "")
+        if self._live:
+            self._rewrite(text + _share(event))
+        elif text and text != self._last:
+            self._last = text
+            _say(self._stream, text)
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self._live and self._last:
+            self._last = ""
+            _write(self._stream, "\r\x1b[K")
+
+    def _rewrite(self, text: str) -> None:
+        self._last = _cut(text, (terminal_columns(self._stream) or 80) - 1)
+        _write(self._stream, f"\r{self._last}\x1b[K")
+
+    def _show_log(self, lines: Iterable[object]) -> None:
+        for text in lines:
+            self.clear()
+            _say(self._stream, f"  {escape(text)}")
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether colour goes to `stream`: only to a terminal, and never where NO_COLOR is set."""
+    return _is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def terminal_columns(stream: TextIO) -> int | None:
+    """The width of the terminal behind `stream`; none for a file or a pipe."""
+    try:
+        if not stream.isatty():
+            return None
+        columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return None
+    return columns or None
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _spelt(character: str) -> str:
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _width(text: str) -> int:
+    """The columns that `text` takes."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(mark) else 2 if east_asian_width(mark) in "WF" else 1 for mark in text)
+
+
+def _cut(text: str, width: int) -> str:
+    if _width(text) <= width:
+        return text
+    while text and _width(text) >= width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _padded(text: str, width: int) -> str:
+    shown = _cut(text, width)
+    return shown + " " * (width - _width(shown))
+
+
+def _fitted(widths: list[int], columns: int) -> list[int]:
+    """The widths with the widest ones narrowed until the row fits, as far as that goes."""
+    widths = list(widths)
+    excess = sum(widths) + len(GAP) * (len(widths) - 1) - columns
+    while excess > 0 and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+        excess -= 1
+    return widths
+
+
+def _painted(text: str) -> str:
+    if text.startswith(("+++ ", "--- ", "diff ")):
+        return f"{_BOLD}{text}{_RESET}"
+    colour = _COLOURS.get(text[:1])
+    return f"{colour}{text}{_RESET}" if colour else text
+
+
+def _share(event: Mapping[str, Any]) -> str:
+    percent = event.get("percent")
+    return f" {percent:.0f} %" if isinstance(percent, int | float) else ""
+
+
+def _say(stream: TextIO, text: str) -> None:
+    _write(stream, text + "\n")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write beside the answer; that nobody reads it is no reason to stop."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        return
