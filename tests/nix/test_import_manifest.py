@@ -107,7 +107,7 @@ def test_package_is_that_of_the_hosts_platform(world: World, system: str) -> Non
         '[packages.zz]\nflake = "nixpkgs#hello"'
     )
     packages = world.host(toml, f'{{ system = "{system}"; }}')["system"]
-    assert packages == [f"greeter-{system}", f"cli-{system}", "hello"]
+    assert packages == [f"cli-{system}", f"greeter-{system}", "hello"]
 
 
 def test_system_package_prefers_the_nixos_module_of_its_flake(world: World) -> None:
@@ -164,7 +164,7 @@ def test_disabled_package_is_left_out_and_needs_no_input(world: World) -> None:
         'schema = 1\n[packages.off]\nflake = "github:a/off"\nenabled = false\n'
         '[packages.on]\nflake = "nixpkgs#hello"\nenabled = true\n[packages.unsaid]\nflake = "nixpkgs#cowsay"'
     )
-    assert world.host(toml)["system"] == ["hello", "cowsay"]
+    assert world.host(toml)["system"] == ["cowsay", "hello"]
 
 
 def test_missing_scope_is_the_default_scope_of_the_settings(world: World) -> None:

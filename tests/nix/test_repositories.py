@@ -21,9 +21,9 @@ from tests.support.repositories import (
 
 pytestmark = pytest.mark.nix
 
-SUMMARY = """c: {
-  system = map (p: p.pname or p.name) c.environment.systemPackages;
-  homes = builtins.mapAttrs (_: map (p: p.pname or p.name)) c.system.homePackages;
+SUMMARY = """c: let names = ps: builtins.sort builtins.lessThan (map (p: p.pname or p.name) ps); in {
+  system = names c.environment.systemPackages;
+  homes = builtins.mapAttrs (_: names) c.system.homePackages;
   etc = builtins.mapAttrs (_: file: file.text) c.environment.etc;
   files = c.system.homeFiles;
   platform = c.nixpkgs.hostPlatform;
@@ -201,7 +201,7 @@ def test_glix_style_repository_works_unchanged(nix: HermeticNix, sources: Source
     commit_all(repository)
     lock_and_commit(nix, repository)
     host = summary(nix, repository)
-    assert sorted(host["system"]) == ["git", "pkg-hello", "tmux"]
+    assert host["system"] == ["git", "pkg-hello", "tmux"]
     assert host["homes"] == {"alice": ["pkg-greeting"]}
     assert host["files"] == {"alice": {".config/greeting": "Hello from glix"}}
 
@@ -225,11 +225,11 @@ def test_reference_deployment_evaluates_on_both_its_platforms(
     lock_and_commit(nix, repository)
     laptop, pi = (summary(nix, repository, host) for host in ("laptop", "pi"))
     assert laptop["platform"] == "x86_64-linux"
-    assert set(laptop["system"]) == {"firefox", "git", "tmux"}
+    assert laptop["system"] == ["firefox", "git", "tmux"]
     assert laptop["homes"] == {"alice": ["pkg-greeting", "ripgrep"]}
     assert laptop["files"] == {"alice": {".config/greeting": "Good morning"}}
     assert pi["platform"] == "aarch64-linux"
-    assert set(pi["system"]) == {"git", "tmux", "pkg-greeting", "pkg-hello"}
+    assert pi["system"] == ["git", "pkg-greeting", "pkg-hello", "tmux"]
     assert pi["etc"]["greeting"] == "Good evening"
 
 

@@ -9,7 +9,8 @@ let
   inherit (nixpkgs) lib;
 
   perSystem = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ];
-  name = package: package.pname or package.name;
+  # Sorted: the order in which modules add to a list is the module system's own business.
+  names = packages: builtins.sort builtins.lessThan (map (package: package.pname or package.name) packages);
 in
 rec {
   inherit nixpkgs core lib perSystem;
@@ -37,8 +38,8 @@ rec {
   host = arguments:
     let inherit (hostOf arguments) config; in
     {
-      system = map name config.environment.systemPackages;
-      homes = lib.mapAttrs (_: map name) config.system.homePackages;
+      system = names config.environment.systemPackages;
+      homes = lib.mapAttrs (_: names) config.system.homePackages;
       etc = lib.mapAttrs (_: file: file.text) config.environment.etc;
       files = config.system.homeFiles;
       inherit (config) warnings;
