@@ -97,6 +97,14 @@ def invalid_manifest(path: str, reason: str, line: int | None = None) -> Refused
     return Refused(f"{where}: {reason}", code=ErrorCode.MANIFEST_INVALID, details=details)
 
 
+def key_pattern(key: str) -> str:
+    """A regular expression for the ways in which a key is commonly written: bare where that can be, or quoted."""
+    escaped = re.escape(key)
+    quoted = f"\"{escaped}\"|'{escaped}'"
+    return f"(?:{quoted}|{escaped})" if _BARE_KEY.fullmatch(key) else f"(?:{quoted})"
+
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _INTEGERS: Final = range(-(2**63), 2**63)
 _LINE_IN_MESSAGE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _MAY_HOLD_CONTROL: Final = re.compile(r"[\\\x7f-\x9f]")
@@ -313,13 +321,7 @@ def _kind(value: object) -> str:
 
 def _shown_key(key: str) -> str:
     plain = "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in key[:128])
-    return plain if re.fullmatch(r"[A-Za-z0-9_-]+", plain) else f'"{plain}"'
-
-
-def _spelling(key: str) -> str:
-    """A pattern for the ways in which a key is commonly written."""
-    escaped = re.escape(key)
-    return rf"(?:\"{escaped}\"|'{escaped}'|{escaped})"
+    return plain if _BARE_KEY.fullmatch(plain) else f'"{plain}"'
 
 
 def _line_of(text: str, at: tuple[str, ...]) -> int | None:
@@ -328,14 +330,14 @@ def _line_of(text: str, at: tuple[str, ...]) -> int | None:
         start = 0
         if depth:
             header = re.compile(
-                r"^[ \t]*\[[ \t]*" + r"[ \t]*\.[ \t]*".join(map(_spelling, at[:depth])) + r"[ \t]*\]", re.MULTILINE
+                r"^[ \t]*\[[ \t]*" + r"[ \t]*\.[ \t]*".join(map(key_pattern, at[:depth])) + r"[ \t]*\]", re.MULTILINE
             )
             if (found := header.search(text)) is None:
                 continue
             start = found.end()
         end = re.compile(r"^[ \t]*\[", re.MULTILINE).search(text, start)
         if depth < len(at):
-            key = re.compile(rf"^[ \t]*{_spelling(at[depth])}[ \t]*[=.]", re.MULTILINE)
+            key = re.compile(rf"^[ \t]*{key_pattern(at[depth])}[ \t]*[=.]", re.MULTILINE)
             inside = key.search(text, start, end.start() if end else len(text))
             if inside:
                 return text.count("\n", 0, inside.start()) + 1
