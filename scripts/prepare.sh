@@ -87,12 +87,11 @@ _prepare_lacking() {
 }
 
 _prepare_machine() {
-    local lacking
-    local -a purposes=(demo)
+    local -a purposes=(demo) lacking
     [ "$1" = demo ] || purposes+=(check)
     [ "$1" = demo ] || [ ! -d "$GLIX_CHECKOUT/tests/system" ] || purposes+=(system)
-    lacking=$(_prepare_lacking "${purposes[@]}")
-    [ -z "$lacking" ] || _prepare_install $lacking
+    mapfile -t lacking < <(_prepare_lacking "${purposes[@]}")
+    [ "${#lacking[@]}" -eq 0 ] || _prepare_install "${lacking[@]}"
 }
 
 # Installs the packages, or adds them to GLIX_MISSING and fails.
@@ -100,13 +99,13 @@ _prepare_install() {
     local log=$GLIX_CHECKOUT/.cache/apt.log
     local -a sudo=()
     if ! command -v apt-get >/dev/null; then
-        GLIX_MISSING="${GLIX_MISSING:+$GLIX_MISSING }$*"
+        _prepare_miss "$@"
         _prepare_say "missing, and this is no Debian to install it on: $*"
         return 1
     fi
     if [ "$(id -u)" -ne 0 ]; then
         if ! sudo -n true 2>/dev/null; then
-            GLIX_MISSING="${GLIX_MISSING:+$GLIX_MISSING }$*"
+            _prepare_miss "$@"
             _prepare_say "missing, and installing needs root: apt-get install --no-install-recommends $*"
             return 1
         fi
@@ -117,10 +116,14 @@ _prepare_install() {
     # Recommended packages stay out: those of nix-bin would set up a system-wide nix-daemon.
     _prepare_apt_get install -y --no-install-recommends "$@" >"$log" 2>&1 && return
     { _prepare_apt_get update && _prepare_apt_get install -y --no-install-recommends "$@"; } >"$log" 2>&1 && return
-    GLIX_MISSING="${GLIX_MISSING:+$GLIX_MISSING }$*"
+    _prepare_miss "$@"
     _prepare_say "apt-get failed; the end of $log:"
     tail -n 15 "$log" >&2
     return 1
+}
+
+_prepare_miss() {
+    GLIX_MISSING="${GLIX_MISSING:+$GLIX_MISSING }$*"
 }
 
 _prepare_apt_get() {
@@ -129,35 +132,37 @@ _prepare_apt_get() {
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
 
-# Prints the first Python that is new enough and passes PROBE, a Python expression.
+# Prints the first Python that is new enough and for which PROBE holds.
 _prepare_find_python() {
     local candidate
     for candidate in python3 /usr/bin/python3 python3.13 python3.12 python3.11 python3.14; do
-        command -v "$candidate" >/dev/null || continue
-        "$candidate" -I -c "
+        _prepare_is "$candidate" "$1" && command -v "$candidate" && return
+    done
+    return 1
+}
+
+# Whether PYTHON is new enough and PROBE, a Python expression, holds for it: it has `pip`, it has `headers`.
+_prepare_is() {
+    command -v "$1" >/dev/null && "$1" -I -c "
 import os, sys, sysconfig
 from importlib.util import find_spec
 pip = bool(find_spec('ensurepip'))
 headers = os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h'))
-sys.exit(not (sys.version_info >= (3, 11) and ($1)))" 2>/dev/null || continue
-        command -v "$candidate"
-        return
-    done
-    return 1
+sys.exit(not (sys.version_info >= (3, 11) and ($2)))" 2>/dev/null
 }
 
 # The Python to build on: complete if possible, installed where it may be, else one that makes do.
 _prepare_base_python() {
     _prepare_find_python 'pip and headers' && return
     _prepare_install python3 python3-venv python3-dev && _prepare_find_python 'pip and headers' && return
-    _prepare_find_python 'pip' || _prepare_find_python 'True'
+    _prepare_find_python pip || _prepare_find_python True
 }
 
-# What .venv was made from: the locks of its purpose and its own place, which is written into its scripts.
+# What .venv was made from: the locks of its purpose, less comments, and its place, which is written into its programs.
 _prepare_key() {
     local -a locks=(requirements-build.lock requirements.lock)
     [ "$1" = demo ] || locks+=(requirements-dev.lock)
-    (cd "$GLIX_CHECKOUT" && echo "$GLIX_CHECKOUT" | cat - "${locks[@]}" | sha256sum | cut -d ' ' -f 1)
+    (cd "$GLIX_CHECKOUT" && echo "$GLIX_CHECKOUT" | cat - "${locks[@]}" | grep -v '^ *#' | sha256sum | cut -d ' ' -f 1)
 }
 
 # Whether .venv serves PURPOSE: made from these locks and with a Python that still starts.
@@ -167,12 +172,10 @@ _prepare_venv_serves() {
 }
 
 _prepare_venv() {
-    local venv=$GLIX_CHECKOUT/.venv lock base
+    local venv=$GLIX_CHECKOUT/.venv lock base build
     [ "$1" = demo ] && lock=requirements.lock || lock=requirements-dev.lock
     if _prepare_venv_serves check 2>/dev/null || _prepare_venv_serves "$1" 2>/dev/null; then
-        # One that was made without a compiler is completed as soon as there is one.
-        if [ ! -e "$venv/.without-systemd" ] || [ -n "$(_prepare_lacking build)" ]; then
-            [ ! -e "$venv/.without-systemd" ] || GLIX_MISSING="${GLIX_MISSING:+$GLIX_MISSING }$(_prepare_lacking build | tr '\n' ' ')"
+        if [ ! -e "$venv/.without-systemd" ] || ! _prepare_can_build "$venv/bin/python"; then
             GLIX_PYTHON=$venv/bin/python
             _prepare_programs
             return
@@ -183,26 +186,34 @@ _prepare_venv() {
         _prepare_say "no Python 3.11 or newer"
         return 1
     }
-    local lacking
-    lacking=$(_prepare_lacking build)
-    [ -z "$lacking" ] || _prepare_install $lacking
+    _prepare_can_build "$base" && build=yes || build=
     _prepare_venv_serves demo 2>/dev/null || _prepare_new_venv "$base" || return 1
     rm -f "$venv"/.made-for-* "$venv/.without-systemd"
     _prepare_say "installing into .venv from $lock"
     _prepare_pip requirements-build.lock || return 1
-    if [ -n "$(_prepare_lacking build)" ]; then
+    if [ -n "$build" ]; then
+        _prepare_pip "$lock" || return 1
+    else
         # Published as source only. Whatever does not touch the journal or the service manager works without.
-        _prepare_say "leaving out systemd-python, which needs: $(_prepare_lacking build | tr '\n' ' ')"
+        _prepare_say "leaving out systemd-python, which has to be compiled"
         awk '/^[a-z]/ { keep = !/^systemd-python/ } keep' "$GLIX_CHECKOUT/$lock" >"$venv/without-systemd.lock"
         _prepare_pip "$venv/without-systemd.lock" || return 1
         touch "$venv/.without-systemd"
-    else
-        _prepare_pip "$lock" || return 1
     fi
     GLIX_PYTHON=$venv/bin/python
     rm -f "$venv/.programs"
     _prepare_programs
     _prepare_key "$1" >"$venv/.made-for-$1"
+}
+
+# Whether PYTHON can compile systemd-python here, after installing what that takes where it may be installed.
+_prepare_can_build() {
+    local -a lacking
+    mapfile -t lacking < <(
+        _prepare_lacking build
+        _prepare_is "$1" 'headers' || echo python3-dev
+    )
+    [ "${#lacking[@]}" -eq 0 ] || _prepare_install "${lacking[@]}"
 }
 
 _prepare_new_venv() {

@@ -116,11 +116,29 @@ def test_the_protocol_needs_the_standard_library_alone_and_little_of_it() -> Non
 def test_glixctl_starts_with_the_standard_library_and_the_protocol_alone() -> None:
     surplus = {
         (_name(path), module)
-        for path in _python("glixctl")
+        for path in _loaded_at_start()
         for module in _imports(_at_import(_parse(path)))
         if _top(module) not in BUILTIN | {"glixctl"} and not f"{module}.".startswith("glixd.protocol.")
     }
     assert surplus == set()
+
+
+def _loaded_at_start() -> set[Path]:
+    """The files of glixctl that a command loads before it does anything: what __main__ and the verbs lead to."""
+    loaded: set[Path] = set()
+    pending = [CHECKOUT / "glixctl/__main__.py", *_python("glixctl/commands")]
+    while pending:
+        path = pending.pop()
+        if path not in loaded:
+            loaded.add(path)
+            pending += [found for module in _imports(_at_import(_parse(path))) for found in _own_files(module)]
+    return loaded
+
+
+def _own_files(module: str) -> list[Path]:
+    stem = CHECKOUT / module.replace(".", "/")
+    candidates = (stem.with_suffix(".py"), stem / "__init__.py")
+    return [path for path in candidates if _top(module) == "glixctl" and path.exists()]
 
 
 def test_glixd_starts_processes_behind_its_doors_only() -> None:
@@ -169,7 +187,7 @@ def test_the_version_is_one_constant() -> None:
     assert len(versions) == 1
     assert re.fullmatch(r"\d+\.\d+\.\d+", versions[0])
     assert "version" in PROJECT["project"]["dynamic"]
-    literal = re.compile(rf"""(?<![\w.])["']{re.escape(versions[0])}["']|__version__""")
+    literal = re.compile(rf"""(?<![\w.])["']{re.escape(versions[0])}["']|^__version__ *[:=]""", re.MULTILINE)
     repeated = [
         _name(path)
         for path in [*_python("glixd", "glixctl"), CHECKOUT / "flake.nix", CHECKOUT / "pyproject.toml"]
