@@ -17,6 +17,7 @@ in
     "attribute-paths" # flake = "ref#a.b" is that attribute of the input
     "module-attributes" # flake = "ref#nixosModules.x" (or homeModules.x) is that module
     "module-config" # [packages.x.config] reaches functions, paths, imports and functors as glixConfig
+    "follows" # follows = false, which concerns flake.nix alone, is no obstacle
     "input-names" # input = "other-name" names the flake input of a package
     "home-users" # user, primary_user and the default user choose whose home a package goes to
     "state-version" # settings.state_version is the home.stateVersion of every home

@@ -41,7 +41,7 @@ let
       else refuse "the manifest ${file} has schema ${builtins.toJSON schema}, and this version of glixos-core reads schema 1 only. Update the core with 'glixctl update glixos-core', or restore the manifest.";
 
   settings = manifest.settings or { };
-  defaultScope = settings.default_scope or "system";
+  defaultScope = if text "default_scope" settings != null then settings.default_scope else "system";
 
   # An empty string is as good as no value, as in manifests written by glix.
   text = name: set: let value = set.${name} or null; in if value == "" then null else value;
@@ -55,14 +55,13 @@ let
       refusePackage = sentence: refuse "package '${name}' in ${file}: ${sentence}";
       package = {
         inherit name inputName reference refusePackage;
-        scope = entry.scope or defaultScope;
+        scope = if text "scope" entry != null then entry.scope else defaultScope;
         config = entry.config or { };
         flake = entry.flake;
         user = text "user" entry;
         isHostAttribute = references.isHostAttribute {
           inherit reference;
           hasPin = text "pin" entry != null;
-          namesInput = text "input" entry != null;
           hasInput = inputs ? ${inputName} && !lib.elem inputName reservedInputs;
         };
       };

@@ -25,11 +25,11 @@ in
     };
 
   # Does the reference mean an attribute of the host's own nixpkgs? glixd makes a flake input exactly where this says no:
-  #   nixpkgs#ATTR               the host's, unless the package has a pin or names its input
+  #   nixpkgs#ATTR               the host's, unless the package has a pin
   #   github:NixOS/nixpkgs#ATTR  likewise, and unless there is an input for it, which glixd makes where the
   #                              nixpkgs of the host is another repository
-  isHostAttribute = { reference, hasPin, namesInput, hasInput }:
-    reference.path != [ ] && !hasPin && !namesInput
+  isHostAttribute = { reference, hasPin, hasInput }:
+    reference.path != [ ] && !hasPin
     && (lib.elem reference.source hostSources
     || (lib.toLower reference.source == repositoryOfNixpkgs && !hasInput));
 }

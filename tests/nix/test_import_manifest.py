@@ -67,6 +67,12 @@ def test_nixpkgs_with_an_input_of_its_own_is_not_the_hosts(world: World, fields:
     assert world.host(f"schema = 1\n[packages.firefox]\n{fields}")["system"] == ["own-firefox"]
 
 
+@pytest.mark.parametrize("flake", ["nixpkgs#hello", "github:NixOS/nixpkgs#hello"])
+def test_input_field_without_such_an_input_keeps_a_short_name_the_hosts(world: World, flake: str) -> None:
+    toml = f'schema = 1\n[packages.hello]\nflake = "{flake}"\ninput = "hello-0a1b2c3d"'
+    assert world.host(toml)["system"] == ["hello"]
+
+
 def test_repository_of_nixpkgs_is_the_hosts_where_only_a_static_input_has_the_name(world: World) -> None:
     world.flake("home-manager", GREETER)
     assert world.host('schema = 1\n[packages.home-manager]\nflake = "github:NixOS/nixpkgs#hello"')["system"] == [
@@ -238,4 +244,4 @@ def test_values_without_effect_are_warned_of(world: World) -> None:
 
 def test_manifest_features_name_what_a_change_may_need(world: World) -> None:
     features = world.nix.eval_json(world.expression(function="(_: core.manifestFeatures)"))
-    assert {"host-attributes", "attribute-paths", "module-config", "input-names"} <= set(features)
+    assert {"host-attributes", "attribute-paths", "module-config", "input-names", "follows"} <= set(features)

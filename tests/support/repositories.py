@@ -63,10 +63,13 @@ class Sources:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Fill the placeholders of a template of `init`; values are strings that need no escaping."""
+    """Fill the placeholders of a template of `init`; values are strings that need no escaping.
+
+    All but the block and the host, which stands in a comment, become strings in quotes.
+    """
     text = (TEMPLATES / template).read_text()
     for name, value in values.items():
-        text = text.replace(f"@{name}@", value if name.endswith("_BLOCK") else f'"{value}"')
+        text = text.replace(f"@{name}@", value if name in ("HOME_MANAGER_BLOCK", "HOST") else f'"{value}"')
     return text
 
 
