@@ -71,7 +71,7 @@ class FlakeFile:
         inputs = _region(markers, "inputs", path)
         hosts = _region(markers, "hosts", path)
         first, second = sorted((inputs, hosts), key=lambda region: region.start)
-        if second.start < first.end:
+        if second.opening.start < first.end:
             raise _broken(path, second.opening, "stands inside another managed region")
         return cls(text, inputs, hosts)
 

@@ -230,6 +230,7 @@ _IDENTIFIER: Final = r"[A-Za-z0-9_][A-Za-z0-9_+-]*"
 _ATTRIBUTE_PATH: Final = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*", re.ASCII)
 _COMMIT: Final = re.compile(r"[0-9a-fA-F]{40}", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+_REPOSITORY: Final = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 _INDIRECT_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*", re.ASCII)
 _FORGE_REF: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*", re.ASCII)
 _GIT_REF: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*", re.ASCII)
@@ -435,7 +436,7 @@ def _check_forge(reference: FlakeRef) -> None:
     text, scheme = reference.text, reference.scheme
     owner, _, rest = reference.path.partition("/")
     repository = rest.partition("/")[0]
-    if not _is_owner(scheme, unquote(owner)) or not _NAME.fullmatch(repository):
+    if not _is_owner(scheme, unquote(owner)) or not _REPOSITORY.fullmatch(repository):
         raise _bad(text, f"behind “{scheme}:” comes OWNER/REPO", hint=f"For example {scheme}:{_EXAMPLES[scheme]}.")
     in_path = reference._revision_in_path()
     if in_path is None and rest.count("/"):

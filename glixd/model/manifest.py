@@ -205,8 +205,8 @@ class _Reader:
         match = _LINE_IN_MESSAGE.search(message)
         if match is None:
             return invalid_manifest(self._path, message)
-        line = int(match[1]) if match[1] else self._text.count("\n") + 1
-        return invalid_manifest(self._path, message[: match.start()], line)
+        last = self._text.removesuffix("\n").count("\n") + 1
+        return invalid_manifest(self._path, message[: match.start()], min(int(match[1] or last), last))
 
     def _check_top(self) -> None:
         self._check_unknown(self._document, frozenset({"schema", "settings", "packages"}), ())
