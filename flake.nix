@@ -27,6 +27,7 @@
         dependencies = with pkgs.python3Packages; [
           dbus-next
           pydantic
+          rfc8785
           structlog
           (pkgs.python3Packages.systemd-python or systemd)
           tomlkit
