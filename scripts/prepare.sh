@@ -7,6 +7,7 @@
 #
 #   GLIX_CHECKOUT   the folder of this checkout
 #   GLIX_PYTHON     the Python of .venv, or empty where none could be made
+#   PATH            in a chroot: finds a nix that works there
 #   GLIX_MISSING    words: the distribution packages that are missing and could not be installed
 #
 # The status is 0 when the virtual environment exists, even if something else is missing; 3 when it does not.
@@ -31,6 +32,7 @@ prepare() {
     fi
     local status=0
     _prepare_machine "$1"
+    _prepare_nix
     _prepare_venv "$1" || status=3
     [ -z "${_prepare_lock-}" ] || exec {_prepare_lock}>&-
     unset _prepare_lock
@@ -92,6 +94,22 @@ _prepare_machine() {
     [ "$1" = demo ] || [ ! -d "$GLIX_CHECKOUT/tests/system" ] || purposes+=(system)
     mapfile -t lacking < <(_prepare_lacking "${purposes[@]}")
     [ "${#lacking[@]}" -eq 0 ] || _prepare_install "${lacking[@]}"
+}
+
+# As root, nix puts itself into a mount namespace of its own and its children back into the first one. In a chroot that
+# leads them out of it: git, called by nix, finds none of its files. Without the privilege nix leaves out both steps.
+_prepare_nix() {
+    local programs=$GLIX_CHECKOUT/.cache/chroot name real
+    case ":$PATH:" in *":$programs:"*) return ;; esac
+    [ "$(id -u)" -eq 0 ] && command -v ischroot >/dev/null && ischroot && command -v nix >/dev/null || return 0
+    mkdir -p "$programs"
+    for name in nix nix-build nix-env nix-instantiate nix-store; do
+        real=$(command -v "$name") || continue
+        printf '#!/bin/sh\nexec setpriv --bounding-set=-sys_admin -- %q "$@"\n' "$real" >"$programs/$name"
+        chmod +x "$programs/$name"
+    done
+    _prepare_say "this is a chroot, where nix has to run without the privilege to mount"
+    export PATH="$programs:$PATH"
 }
 
 # Installs the packages, or adds them to GLIX_MISSING and fails.
