@@ -15,8 +15,16 @@ TYPE_CHECKING = False  # known to the type checkers by this name; the module `ty
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from glixctl.commands import Command
+
+
+def program() -> NoReturn:
+    """The process glixctl: run its command line, then end without the tidying that no short-lived process needs."""
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,9 +69,12 @@ def _obey(command: Command, options: Namespace) -> int:
 
 
 def _be_printable() -> None:
-    """Let a locale that can't spell a character spell its number instead."""
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
+    """Let a locale that can't spell a character spell its number instead, and a closed stream swallow all."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open to the end
+        elif reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
 
 
@@ -73,4 +84,4 @@ def _be_deaf() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -2,18 +2,14 @@
 """The D-Bus transport: the same requests as on the socket, as calls of the Manager's methods.
 
 The daemon describes its own methods: which parameters are typed arguments, and in which order, comes from its introspection;
-all others travel by name in the last argument. The library is loaded with the first connection.
+all others travel by name in the last argument. The library is slow to load, so only functions that need it import it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
-
-from dbus_next import BusType, Message, MessageFlag, MessageType, Variant
-from dbus_next.aio import MessageBus
-from dbus_next.errors import AuthError, InvalidAddressError
-from dbus_next.introspection import Node
 
 from glixctl.errors import ClientError, Disconnected, NotListening, Unreachable
 from glixd.protocol import (
@@ -45,9 +41,9 @@ class BusTransport:
         self._loop = asyncio.new_event_loop()
         self._progress: Callable[[dict[str, Any]], None] | None = None
         self._daemon = ""
-        kind = BusType.SYSTEM if mode == "system" else BusType.SESSION
+        self._lost: asyncio.Future[None] | None = None
         try:
-            self._bus = self._wait(_connected(kind), CONNECT)
+            self._bus = self._wait(_connected(mode), CONNECT)
             self._bus.add_message_handler(self._heard)
             self._methods = self._introspected()
         except BaseException:
@@ -67,13 +63,14 @@ class BusTransport:
             return
         if bus := getattr(self, "_bus", None):
             bus.disconnect()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
+        for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.run_until_complete(asyncio.wait({task}))
         self._loop.close()
 
     def _introspected(self) -> dict[str, list[tuple[str, str]]]:
+        from dbus_next import Message
+
         reply = self._call(
             Message(destination=BUS_NAME, path=OBJECT_PATH, interface=_INTROSPECTABLE, member="Introspect")
         )
@@ -82,6 +79,8 @@ class BusTransport:
 
     def _call(self, message: Any) -> Any:
         """The reply to a message; an error reply is raised."""
+        from dbus_next import MessageType
+
         try:
             reply = self._wait(self._answered(message), self._silence)
         except TimeoutError:
@@ -94,20 +93,26 @@ class BusTransport:
 
     async def _answered(self, message: Any) -> Any:
         """The reply, or none when the bus goes away: the library itself would wait for ever."""
+        if self._lost is None:
+            self._lost = asyncio.ensure_future(self._end_of_the_bus())
         call = asyncio.ensure_future(self._bus.call(message))
-        lost = asyncio.ensure_future(self._bus.wait_for_disconnect())
         try:
-            await asyncio.wait({call, lost}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({call, self._lost}, return_when=asyncio.FIRST_COMPLETED)
             return call.result() if call.done() else None
         finally:
             call.cancel()
-            lost.cancel()
+
+    async def _end_of_the_bus(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            await self._bus.wait_for_disconnect()
 
     def _wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
         return self._loop.run_until_complete(asyncio.wait_for(work, seconds))
 
     def _heard(self, message: Any) -> None:
         """Pass on the progress that the daemon sends to this connection."""
+        from dbus_next import MessageType
+
         ours = message.message_type is MessageType.SIGNAL and message.sender == self._daemon
         if ours and message.interface == TRANSACTION_INTERFACE and message.member == "Progress" and self._progress:
             event = plain(message.body[0]) if message.body else {}
@@ -116,6 +121,8 @@ class BusTransport:
 
 def methods(xml: str) -> dict[str, list[tuple[str, str]]]:
     """The methods of the Manager in the daemon's introspection: the names and signatures of their arguments."""
+    from dbus_next.introspection import Node
+
     return {
         method.name: [(argument.name, argument.signature) for argument in method.in_args]
         for interface in Node.parse(xml).interfaces
@@ -126,6 +133,8 @@ def methods(xml: str) -> dict[str, list[tuple[str, str]]]:
 
 def call(method: str, params: Mapping[str, Any], arguments: list[tuple[str, str]]) -> Any:
     """The message that asks for `method`: its typed arguments in order, everything else in the options at the end."""
+    from dbus_next import Message, MessageFlag
+
     params = dict(params)
     interactive = params.pop("interactive", False)
     typed = [(name, signature) for name, signature in arguments if signature != "a{sv}"]
@@ -143,6 +152,8 @@ def call(method: str, params: Mapping[str, Any], arguments: list[tuple[str, str]
 
 def variant(value: Any) -> Any:
     """An option as it travels on the bus."""
+    from dbus_next import Variant
+
     match value:
         case bool():
             return Variant("b", value)
@@ -170,6 +181,8 @@ def result(reply: Any) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """`value` without the wrappers that carry types on the bus."""
+    from dbus_next import Variant
+
     if isinstance(value, Variant):
         return plain(value.value)
     if isinstance(value, dict):
@@ -193,8 +206,12 @@ def error(name: str, body: list[Any]) -> ClientError:
     return Unreachable(f"The bus refuses the call: {message or name}.")
 
 
-async def _connected(kind: Any) -> Any:
+async def _connected(mode: str) -> Any:
+    from dbus_next import BusType
+    from dbus_next.aio import MessageBus
+    from dbus_next.errors import AuthError, InvalidAddressError
+
     try:
-        return await MessageBus(bus_type=kind).connect()
+        return await MessageBus(bus_type=BusType.SYSTEM if mode == "system" else BusType.SESSION).connect()
     except (OSError, InvalidAddressError, AuthError) as reason:
         raise Unreachable(f"The bus can't be reached: {reason}.") from None

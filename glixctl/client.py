@@ -13,7 +13,7 @@ import json
 import os
 import time
 
-from glixctl.errors import ClientError, Disconnected, NotListening, Unreachable, UsageError
+from glixctl.errors import UNREACHABLE, ClientError, Disconnected, NotListening, Unreachable, UsageError
 from glixd.protocol import SYSTEM_SOCKET, ErrorCode, State, user_repository, user_socket
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -45,6 +45,9 @@ AFTER_CANCEL = 10.0
 
 MODES = ("user", "system")
 TRANSPORTS = ("socket", "bus")
+
+_LOST = (UNREACHABLE, ErrorCode.INTERRUPTED)
+"""Errors of `Wait` that say nothing about the transaction: the daemon went away, or stops."""
 
 
 class Target:
@@ -117,8 +120,10 @@ class SocketTransport:
             self._socket.sendall(data)
         except TimeoutError:
             raise _silent() from None
-        except OSError:
-            raise Disconnected(answering=self._answering) from None
+        except (BrokenPipeError, ConnectionResetError):
+            return  # a daemon that turns callers away says why before it closes: that is still to be read
+        except OSError as error:
+            raise Unreachable(f"The daemon can't be asked: {error.strerror}.") from None
 
     def _line(self) -> bytes:
         searched = 0
@@ -183,9 +188,7 @@ class Client:
         self.close()
         look = f"`glixctl transaction show {transaction}` tells how it ended"
         try:
-            connection = _open(self.target)
-            connection.request("Cancel", {"transaction": transaction}, _ignore)
-            ended = connection.request("Wait", {"transaction": transaction, "timeout": AFTER_CANCEL}, _ignore)
+            ended = self._cancelled(transaction)
         except ClientError as error:
             return f"Interrupted; transaction {transaction} was not cancelled ({error.message}); {look}."
         if ended.get("state") == State.CANCELLED:
@@ -224,16 +227,21 @@ class Client:
                 if time.monotonic() >= deadline:
                     raise
 
+    def _cancelled(self, transaction: str) -> Answer:
+        connection = self._transport = _open(self.target)
+        connection.request("Cancel", {"transaction": transaction}, _ignore)
+        return connection.request("Wait", {"transaction": transaction, "timeout": AFTER_CANCEL}, _ignore)
+
     def _wait(self, transaction: str, on_progress: OnProgress) -> Answer:
         while True:
             try:
                 return self._request("Wait", {"transaction": transaction, "timeout": WAIT}, on_progress)
-            except Unreachable as error:
-                raise Unreachable(
-                    f"{error.message} What became of transaction {transaction} is not known here.",
-                    f"`glixctl transaction show {transaction}` looks it up; nothing is half done.",
-                ) from error
             except ClientError as error:
+                if error.name in _LOST:
+                    raise Unreachable(
+                        f"{error.message} What became of transaction {transaction} is not known here.",
+                        f"`glixctl transaction show {transaction}` looks it up; nothing is half done.",
+                    ) from error
                 if error.name != ErrorCode.TIMED_OUT:
                     raise
 

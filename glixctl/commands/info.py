@@ -78,5 +78,5 @@ def _print_inputs(inputs: Sequence[dict[str, Any]]) -> None:
         (entry["name"], output.short(entry.get("revision")), (entry.get("modified") or "")[:10], entry.get("url") or "")
         for entry in inputs
     ]
-    for text in output.table(("NAME", "REVISION", "DATE", "URL"), rows)[1:]:
+    for text in output.table([""] * 4, rows)[1:]:
         output.line(f"  {text}")
