@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: flags in any order, help, and words that nobody knows."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from glixctl import cli, commands
+from glixctl.__main__ import main
+from glixctl.errors import UsageError
+from glixd.protocol import VERSION
+
+
+def test_flags_stand_in_any_order_around_verb_and_arguments() -> None:
+    parts = (["add"], ["firefox"], ["git"], ["--scope", "home"], ["--host=pi"], ["--json"])
+    for order in itertools.permutations(parts):
+        words = [word for part in order for word in part]
+        if words.index("add") > min(words.index("firefox"), words.index("git")):
+            continue
+        command, options = cli.parse(words)
+        assert command.NAME == "add", words
+        assert sorted(options.refs) == ["firefox", "git"], words
+        assert (options.scope, options.host, options.json) == ("home", "pi", True), words
+
+
+@pytest.mark.parametrize(
+    ("words", "verb", "expected"),
+    [
+        (["--host", "list", "list"], "list", {"host": "list"}),
+        (["list", "--host", "show"], "list", {"host": "show"}),
+        (["--user", "list", "add", "x"], "add", {"user": "list", "refs": ["x"]}),
+        (["add", "list"], "add", {"refs": ["list"]}),
+        (["add", "--", "--odd"], "add", {"refs": ["--odd"]}),
+        (["add", "x", "--reason", "-because"], "add", {"reason": "-because"}),
+        (["add", "x", "--reason=a=b"], "add", {"reason": "a=b"}),
+        (["init", "--home-manager", "none"], "init", {"home_manager": "none"}),
+        (["-q", "remove", "a", "--dry-run", "b"], "remove", {"names": ["a", "b"], "dry_run": True, "quiet": True}),
+        (["transaction", "--json", "list"], "list", {"json": True, "state": None}),
+        (["--json", "transaction", "show", "abc", "-q"], "show", {"transaction": "abc", "quiet": True}),
+        (["transaction", "list", "--state", "failed", "--state=queued"], "list", {"state": ["failed", "queued"]}),
+        (["list", "--limit", "3", "--all", "--all-hosts"], "list", {"limit": 3, "all": True, "all_hosts": True}),
+        (["list", "--mode=user", "--dir", "x", "--transport", "bus"], "list", {"mode": "user", "dir": "x"}),
+    ],
+)
+def test_words_mean_what_they_say(words: list[str], verb: str, expected: dict[str, object]) -> None:
+    command, options = cli.parse(words)
+    assert verb == command.NAME
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ([], "Which verb?", "--help"),
+        (["lst"], "There is no verb lst.", "list"),
+        (["ad", "firefox"], "There is no verb ad.", "add"),
+        (["qqqqqq"], "There is no verb qqqqqq.", "--help"),
+        (["add"], "REF", "glixctl add --help"),
+        (["show", "a", "b"], "b is one argument too many.", "glixctl show --help"),
+        (["list", "x"], "x is one argument too many.", "glixctl list --help"),
+        (["add", "x", "--sope=home"], "There is no option --sope.", "--scope"),
+        (["--sope", "home", "add", "x"], "There is no option --sope.", ""),
+        (["add", "x", "--scope", "everywhere"], "everywhere", "glixctl add --help"),
+        (["add", "x", "--name"], "--name", "glixctl add --help"),
+        (["list", "--limit", "0"], "--limit", "glixctl list --help"),
+        (["list", "--json=yes"], "--json", "glixctl list --help"),
+        (["history", "--host", "pi"], "There is no option --host.", ""),
+        (["transaction"], "list, show, cancel, watch", ""),
+        (["transaction", "shw", "x"], "There is no action of transaction shw.", "show"),
+        (["transaction", "show"], "ID", "glixctl transaction show --help"),
+    ],
+)
+def test_a_command_line_that_nobody_understands_is_refused_with_the_nearest_words(
+    words: list[str], message: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        cli.parse(words)
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["help"], ["add", "-h"], ["--json", "add", "x", "--help"]])
+def test_help_ends_well(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert not end.value.code
+    assert capsys.readouterr().out.startswith("usage: glixctl")
+
+
+@pytest.mark.parametrize("words", [["-v"], ["--version"], ["--version", "--json"]])
+def test_the_version_flag_prints_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert not end.value.code
+    assert capsys.readouterr().out.startswith(f"glixctl {VERSION} (")
+
+
+def test_the_version_verb_asks_no_daemon(runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.startswith(f"glixctl {VERSION} (")
+
+
+def test_every_module_of_the_family_is_listed_and_has_its_shape() -> None:
+    folder = Path(commands.__file__).parent
+    assert {path.stem for path in folder.glob("[!_]*.py")} == set(commands.VERBS)
+    for verb in commands.VERBS:
+        module = commands.load(verb)
+        assert verb == module.NAME
+        for command in getattr(module, "ACTIONS", (module,)):
+            assert command.SUMMARY
+            assert callable(command.arguments)
+            assert callable(command.run)
+
+
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in commands.VERBS:
+        for action in getattr(commands.load(verb), "ACTIONS", (None,)):
+            with pytest.raises(SystemExit):
+                cli.parse([verb, *([action.NAME] if action else []), "-h"])
+            shown = capsys.readouterr().out
+            assert "--json" in shown
+            assert "--mode" in shown

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each verb: what it asks, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glixctl.__main__ import main
+from glixd import api
+from glixd.protocol import ERRORS, ErrorCode
+
+if TYPE_CHECKING:
+    from tests.unit.glixctl.conftest import Daemon, WireError
+
+ID = "01hzy7k3m5n8p0q2r4s6t8v0wx"
+COMMIT = "1a2b3c4d5e6f"
+ADDED = {"summary": "added firefox to laptop (nixpkgs#firefox, system)", "changed": True}
+
+
+def package(host: str, name: str, flake: str, **more: Any) -> dict[str, Any]:
+    return {"host": host, "name": name, "scope": "system", "enabled": True, "flake": flake, **more}
+
+
+PACKAGES = [
+    package("desktop", "firefox", "github:NixOS/nixpkgs#firefox"),
+    package("laptop", "greeting", "github:owner/pkg-greeting", scope="home", user="alice"),
+    package("pi", "raspi-fw", "github:owner/raspi-firmware", enabled=False),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "parameters"),
+    [
+        (["add", "firefox"], "Add", {"refs": ["firefox"]}),
+        (
+            ["add", "a", "b", "--scope=home", "--user=bob", "--pin=v1", "--no-follows", "--allow-local", "--host=pi"],
+            "Add",
+            {
+                "refs": ["a", "b"],
+                "scope": "home",
+                "user": "bob",
+                "pin": "v1",
+                "follows": False,
+                "allow_local": True,
+                "host": "pi",
+            },
+        ),
+        (["add", "a", "--name=b", "--reason=why"], "Add", {"refs": ["a"], "name": "b", "reason": "why"}),
+        (["remove", "a", "b", "--no-evaluate"], "Remove", {"names": ["a", "b"], "evaluate": False}),
+        (["enable", "a"], "Enable", {"names": ["a"]}),
+        (["disable", "a", "--dry-run"], "Disable", {"names": ["a"], "dry_run": True}),
+        (["regen"], "Regenerate", {}),
+        (["init"], "Init", {}),
+        (
+            [
+                "init",
+                "--host=pi",
+                "--user=u",
+                "--system=aarch64-linux",
+                "--nixpkgs=n",
+                "--core=c",
+                "--home-manager=none",
+            ],
+            "Init",
+            {
+                "host": "pi",
+                "user": "u",
+                "system": "aarch64-linux",
+                "nixpkgs": "n",
+                "core": "c",
+                "home_manager": "none",
+            },
+        ),
+    ],
+)
+def test_a_mutation_is_one_request_that_the_table_understands(
+    daemon: Daemon, words: list[str], method: str, parameters: dict[str, Any]
+) -> None:
+    daemon.play_transaction(method, outcome=ADDED, commit=COMMIT)
+    assert main(words) == 0
+    assert [asked for asked, _ in daemon.asked] == [method, "Wait"]
+    assert daemon.asked[0][1] == {**parameters, "interactive": True}
+    for asked, sent in daemon.asked:
+        api.parse(api.OPERATIONS[asked], sent)
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "parameters"),
+    [
+        (["list"], "List", {"limit": 1000}),
+        (["list", "--all-hosts", "--all"], "List", {"all_hosts": True, "include_disabled": True, "limit": 1000}),
+        (["list", "--host=pi", "--limit=5"], "List", {"host": "pi", "limit": 5}),
+        (["history", "--before=abcd"], "History", {"before": "abcd", "limit": 50}),
+        (["transaction", "list"], "ListTransactions", {}),
+        (
+            ["transaction", "list", "--state=failed", "--limit=2"],
+            "ListTransactions",
+            {"states": ["failed"], "limit": 2},
+        ),
+        (["transaction", "cancel", ID], "Cancel", {"transaction": ID}),
+        (["transaction", "show", ID], "GetTransaction", {"transaction": ID}),
+        (["info"], "Info", {}),
+        (["ping"], "Ping", {}),
+        (["show", "firefox", "--host=pi"], "Show", {"name": "firefox", "host": "pi"}),
+        (["resolve", "a", "b"], "Resolve", {"refs": ["a", "b"]}),
+    ],
+)
+def test_a_query_is_one_request_that_the_table_understands(
+    daemon: Daemon, words: list[str], method: str, parameters: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer: dict[str, Any] = {"packages": [], "entries": []}
+    daemon.play(method, answer)
+    assert main([*words, "--json"]) == 0
+    assert daemon.asked == [(method, parameters)]
+    api.parse(api.OPERATIONS[method], parameters)
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_a_mutation_prints_one_line_with_its_commit(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play_transaction("Add", outcome=ADDED, commit=COMMIT, warnings=["mind the gap"])
+    assert main(["add", "firefox"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "added firefox to laptop (nixpkgs#firefox, system) — commit 1a2b3c4\n"
+    assert captured.err == "warning: mind the gap\n"
+
+
+def test_quiet_leaves_the_exit_code_and_the_warnings(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play_transaction("Add", outcome=ADDED, commit=COMMIT, warnings=["mind the gap"])
+    assert main(["add", "firefox", "-q"]) == 0
+    assert capsys.readouterr() == ("", "warning: mind the gap\n")
+
+
+def test_a_dry_run_prints_the_diff_and_that_nothing_was_changed(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.play_transaction("Add", outcome={**ADDED, "diff": "+firefox\n"}, dry_run=True)
+    assert main(["add", "firefox", "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"+firefox\ndry run: {ADDED['summary']}; nothing was changed\n"
+
+
+def test_a_mutation_with_nothing_to_do_says_so_and_exits_with_7(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.play_transaction("Enable", outcome={"summary": "firefox is enabled already.", "changed": False})
+    assert main(["enable", "firefox"]) == 7
+    assert capsys.readouterr().out == "firefox is enabled already\n"
+
+
+def test_json_prints_the_transaction_whatever_its_end(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    error = {"code": -32014, "name": "LockFailed", "message": "It did not lock.", "hint": "Look.", "details": {}}
+    daemon.play_transaction("Add", state="failed", error=error)
+    assert main(["--json", "add", "firefox"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"] == error
+    assert captured.err == "glixctl: It did not lock.\nhint: Look.\n"
+
+
+def test_a_failure_after_the_commit_says_that_the_commit_stays(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = {"name": "ActivationFailed", "message": "It did not switch."}
+    daemon.play_transaction("Add", state="failed", error=error, commit=COMMIT)
+    assert main(["add", "firefox"]) == 1
+    assert "warning: commit 1a2b3c4 stays" in capsys.readouterr().err
+
+
+def test_a_transaction_that_somebody_cancelled_exits_with_130(daemon: Daemon) -> None:
+    daemon.play_transaction("Add", state="cancelled")
+    assert main(["add", "firefox"]) == 130
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_every_error_has_the_exit_code_of_the_table_at_once_and_at_the_end(
+    daemon: Daemon, wire_error: type[WireError], code: ErrorCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.play("Info", wire_error(code, "No."))
+    assert main(["info", "--json"]) == ERRORS[code].exit_code
+    assert json.loads(capsys.readouterr().out)["error"]["name"] == code
+    daemon.play_transaction("Add", state="failed", error={"name": code, "message": "No."})
+    assert main(["add", "x"]) == ERRORS[code].exit_code
+    assert capsys.readouterr().err == "glixctl: No.\n"
+
+
+def test_list_prints_its_table(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("List", {"packages": PACKAGES})
+    assert main(["list", "--all-hosts", "--all"]) == 0
+    assert capsys.readouterr().out == (
+        "HOST     NAME      SCOPE   STATE     USER   FLAKE\n"
+        "desktop  firefox   system  enabled          github:NixOS/nixpkgs#firefox\n"
+        "laptop   greeting  home    enabled   alice  github:owner/pkg-greeting\n"
+        "pi       raspi-fw  system  disabled         github:owner/raspi-firmware\n"
+    )
+
+
+def test_list_follows_its_pages_until_the_last(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = [{"packages": [entry], "next": entry["name"]} for entry in PACKAGES[:2]]
+    daemon.play("List", *pages, {"packages": PACKAGES[2:], "health": {"state": "ok"}})
+    assert main(["list", "--json"]) == 0
+    assert [sent.get("after") for _, sent in daemon.asked] == [None, "firefox", "greeting"]
+    assert json.loads(capsys.readouterr().out) == {"packages": PACKAGES, "health": {"state": "ok"}}
+
+
+def test_list_stops_at_its_limit(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("List", {"packages": PACKAGES[:2], "next": "x"})
+    assert main(["list", "--limit", "2"]) == 0
+    assert len(daemon.asked) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_list_tells_when_the_host_does_not_evaluate(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("List", {"packages": [], "health": {"state": "failed", "message": "attribute x is missing"}})
+    assert main(["list", "--host", "laptop"]) == 0
+    assert capsys.readouterr() == (
+        "",
+        "glixctl: no packages\nwarning: the configuration of laptop does not evaluate: attribute x is missing\n",
+    )
+
+
+def test_info_prints_hosts_and_inputs(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    host = {"name": "laptop", "system": "x86_64-linux", "primary_user": "alice", "packages": 14, "enabled": 12}
+    daemon.play(
+        "Info",
+        {
+            "repository": "/home/alice/.config/glixos",
+            "mode": "user",
+            "branch": "main",
+            "head": COMMIT,
+            "subject": "glix add laptop: firefox",
+            "edited": [],
+            "dirty": ["notes.txt"],
+            "published": True,
+            "hosts": [
+                {**host, "health": {"state": "ok"}},
+                {**host, "name": "pi", "health": {"state": "failed", "message": "no\x1b"}},
+                {**host, "name": "old", "problem": "line 3 is no TOML", "health": {"state": "unknown"}},
+            ],
+            "inputs": [
+                {
+                    "name": "nixpkgs",
+                    "url": "github:NixOS/nixpkgs",
+                    "revision": COMMIT,
+                    "modified": "2026-01-02T03:04:05Z",
+                },
+                {"name": "mine"},
+            ],
+            "version": "1",
+        },
+    )
+    assert main(["info"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == (
+        "root:   /home/alice/.config/glixos\n"
+        "mode:   user\n"
+        "branch: main\n"
+        "head:   1a2b3c4 glix add laptop: firefox\n"
+        "dirty:  notes.txt\n"
+        "hosts:\n"
+        "  laptop system=x86_64-linux primary_user=alice packages=12/14 enabled\n"
+        "  pi system=x86_64-linux primary_user=alice packages=12/14 enabled health=failed\n"
+        "  old problem: line 3 is no TOML\n"
+        "inputs:\n"
+        "  nixpkgs  1a2b3c4  2026-01-02  github:NixOS/nixpkgs\n"
+        "  mine\n"
+    )
+    assert captured.err == "warning: the configuration of pi does not evaluate: no\\x1b\n"
+
+
+def test_show_prints_what_is_there_and_its_configuration(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    details = {"follows": False, "config": {"colour": "\x1b[31m"}, "revision": COMMIT, "health": {"state": "ok"}}
+    daemon.play("Show", package("laptop", "greeting", "github:owner/greeting", **details))
+    assert main(["show", "greeting"]) == 0
+    assert capsys.readouterr().out == (
+        "name:     greeting\n"
+        "host:     laptop\n"
+        "state:    enabled\n"
+        "scope:    system\n"
+        "flake:    github:owner/greeting\n"
+        "follows:  no\n"
+        "revision: 1a2b3c4d5e6f\n"
+        "config:\n"
+        "  colour: \\x1b[31m\n"
+    )
+
+
+def test_history_prints_its_table(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"commit": COMMIT, "time": "2026-01-02T03:04:05Z", "author": "alice", "subject": "glix add laptop: x"}
+    daemon.play("History", {"entries": [{**entry, "reason": "needed"}, {**entry, "author": "bo"}]})
+    assert main(["history"]) == 0
+    assert capsys.readouterr().out == (
+        "COMMIT   TIME (UTC)        AUTHOR  SUBJECT\n"
+        "1a2b3c4  2026-01-02 03:04  alice   glix add laptop: x — needed\n"
+        "1a2b3c4  2026-01-02 03:04  bo      glix add laptop: x\n"
+    )
+
+
+def test_resolve_prints_what_names_mean(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"ref": "firefox", "name": "firefox", "flake": "nixpkgs#firefox", "source": "nixpkgs", "trusted": True}
+    daemon.play("Resolve", {"resolutions": [found]})
+    assert main(["resolve", "firefox"]) == 0
+    assert capsys.readouterr().out == (
+        "REF      NAME     SOURCE   TRUSTED  FLAKE\nfirefox  firefox  nixpkgs  yes      nixpkgs#firefox\n"
+    )
+
+
+def test_transaction_show_prints_the_log(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    transaction = {
+        "id": ID,
+        "operation": "Add",
+        "host": "laptop",
+        "state": "failed",
+        "uid": 1000,
+        "login": "alice",
+        "created": "2026-01-02T03:04:05Z",
+        "dry_run": False,
+        "error": {"name": "LockFailed", "message": "It did not lock.", "hint": "Look."},
+        "log": ["one", "two\x1b"],
+    }
+    daemon.play("GetTransaction", transaction)
+    daemon.play("ListTransactions", {"transactions": [transaction]})
+    assert main(["transaction", "show", ID]) == 0
+    assert capsys.readouterr().out == (
+        f"id:        {ID}\n"
+        "operation: Add\n"
+        "host:      laptop\n"
+        "state:     failed\n"
+        "by:        alice (1000)\n"
+        "created:   2026-01-02 03:04\n"
+        "error:     It did not lock.\n"
+        "hint:      Look.\n"
+        "log:\n"
+        "  one\n"
+        "  two\\x1b\n"
+    )
+    assert main(["transaction", "list"]) == 0
+    assert capsys.readouterr().out == (
+        "ID                          STATE   OPERATION  HOST    BY     CREATED (UTC)\n"
+        f"{ID}  failed  Add        laptop  alice  2026-01-02 03:04\n"
+    )
+
+
+def test_transaction_watch_ends_as_the_transaction_does(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("Watch", {})
+
+    def wait(params: dict[str, Any], notify: Any) -> dict[str, Any]:
+        notify({"transaction": ID, "state": "running", "step": "locking", "lines": ["fetching x"]})
+        return {"id": ID, "state": "failed", "error": {"name": "NoSpace", "message": "The disk is full."}}
+
+    daemon.play("Wait", wait)
+    assert main(["transaction", "watch", ID]) == 1
+    assert capsys.readouterr() == ("", "  fetching x\nlocking\nglixctl: The disk is full.\n")
+
+
+def test_an_interrupt_cancels_and_exits_with_130(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("Add", {"transaction": ID})
+    daemon.play("Cancel", {})
+
+    def wait(params: dict[str, Any], notify: Any) -> dict[str, Any]:
+        if params["timeout"] > 100:
+            notify({"transaction": ID, "state": "running", "step": "locking"})
+        return {"id": ID, "state": "cancelled"}
+
+    daemon.play("Wait", wait)
+
+    class Impatient:
+        """A person who presses Ctrl-C as soon as there is progress."""
+
+        def isatty(self) -> bool:
+            return False
+
+        def write(self, text: str) -> int:
+            if text.startswith("locking"):
+                raise KeyboardInterrupt
+            said.append(text)
+            return len(text)
+
+        def flush(self) -> None:
+            """Nothing is kept back."""
+
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stderr", Impatient())
+        assert main(["add", "firefox"]) == 130
+    assert [method for method, _ in daemon.asked] == ["Add", "Wait", "Cancel", "Wait"]
+    assert said == [f"glixctl: Interrupted; transaction {ID} is cancelled and nothing was changed.\n"]
+
+
+def test_an_unreachable_daemon_is_an_error_in_json_too(runtime: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--mode=system", "--transport=socket", "--json"]) == 6
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"]["name"] == "Unreachable"
+    assert captured.err.startswith("glixctl: No daemon listens at ")

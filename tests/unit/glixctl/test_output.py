@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is printed: tables that fit, text that controls nothing, progress, colour."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from glixctl import output
+from glixctl.errors import ClientError
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class ClosedPipe(io.StringIO):
+    """A stream that nobody reads any more."""
+
+    def write(self, text: str, /) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("firefox", "firefox"),
+        ("größe — ü", "größe — ü"),
+        ("a\x1b[31mb", "a\\x1b[31mb"),
+        ("two\nlines\r\t", "two\\x0alines\\x0d\\x09"),
+        ("\u202eevil\u2066", "\\u202eevil\\u2066"),
+        ("\x9b1m\x7f", "\\x9b1m\\x7f"),
+        ("a\u2028b\u200bc", "a\\u2028b\\u200bc"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\ud800", "\\ud800"),
+        (12, "12"),
+    ],
+)
+def test_text_from_the_daemon_controls_no_terminal(text: object, shown: str) -> None:
+    assert output.escape(text) == shown
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    rows = [("desktop", "firefox", ""), ("pi", "raspi-fw", "alice")]
+    assert output.table(("HOST", "NAME", "USER"), rows) == [
+        "HOST     NAME      USER",
+        "desktop  firefox",
+        "pi       raspi-fw  alice",
+    ]
+
+
+def test_a_table_fits_the_terminal_by_cutting_the_widest_cells() -> None:
+    lines = output.table(("NAME", "FLAKE"), [("firefox", "github:NixOS/nixpkgs/nixos-unstable#firefox")], 30)
+    assert lines == ["NAME     FLAKE", "firefox  github:NixOS/nixpkgs…"]
+    assert max(map(len, lines)) == 30
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert output.table(("A", "B"), [("日本", "x"), ("abcd", "y")]) == ["A     B", "日本  x", "abcd  y"]
+
+
+def test_a_diff_keeps_its_tabs_and_spells_everything_else(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_diff("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-\told\n+new\x1b[2J\n")
+    assert capsys.readouterr().out == "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-\told\n+new\\x1b[2J\n"
+
+
+def test_a_diff_is_coloured_on_a_terminal_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for no_colour, expected in (("", "\x1b[32m+new\x1b[0m\n"), ("1", "+new\n")):
+        monkeypatch.setenv("NO_COLOR", no_colour)
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stdout", terminal)
+        output.print_diff("+new\n")
+        assert terminal.getvalue() == expected
+
+
+def test_progress_rewrites_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = Terminal()
+    progress = output.Progress(quiet=False, stream=terminal)
+    progress({"state": "running", "step": "locking", "percent": 40.4})
+    progress({"state": "running", "step": "evaluating the host laptop"})
+    progress.clear()
+    assert terminal.getvalue() == "\rlocking 40 %\x1b[K\revaluating the hos…\x1b[K\r\x1b[K"
+
+
+def test_progress_prints_each_step_once_in_a_pipe() -> None:
+    pipe = io.StringIO()
+    progress = output.Progress(quiet=False, stream=pipe)
+    for step in ("locking", "locking", "evaluating\x1b"):
+        progress({"state": "running", "step": step, "percent": 1})
+    progress.clear()
+    assert pipe.getvalue() == "locking\nevaluating\\x1b\n"
+
+
+def test_progress_says_nothing_when_told_to_be_quiet() -> None:
+    pipe = io.StringIO()
+    output.Progress(quiet=True, stream=pipe)({"state": "running", "step": "locking"})
+    assert pipe.getvalue() == ""
+
+
+def test_progress_goes_on_when_nobody_reads_it() -> None:
+    output.Progress(quiet=False, stream=ClosedPipe())({"state": "running", "step": "locking"})
+
+
+def test_an_error_of_several_lines_stays_under_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    output.failure(ClientError("It failed:\n\tat x\x1b", name="LockFailed", exit_code=1, hint="Try\nagain."))
+    assert capsys.readouterr().err == "glixctl: It failed:\n      at x\\x1b\nhint: Try\n  again.\n"
+
+
+def test_json_spells_everything_beyond_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    output.document({"name": "\u202e\x1b"})
+    assert capsys.readouterr().out == '{\n  "name": "\\u202e\\u001b"\n}\n'

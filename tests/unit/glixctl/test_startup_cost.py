@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a short command may load: the time that it takes is mostly the time that its imports take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.unit.glixctl.conftest import Daemon
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+SLOW = {
+    "asyncio",
+    "dataclasses",
+    "dbus_fast",
+    "dbus_next",
+    "difflib",
+    "email",
+    "hashlib",
+    "http",
+    "importlib.metadata",
+    "inspect",
+    "logging",
+    "pathlib",
+    "pydantic",
+    "rich",
+    "selectors",
+    "shutil",
+    "socket",
+    "sqlite3",
+    "structlog",
+    "subprocess",
+    "systemd",
+    "tempfile",
+    "textwrap",
+    "tomlkit",
+    "tomllib",
+    "unicodedata",
+    "urllib",
+    "xml",
+}
+
+
+def test_a_list_loads_nothing_that_is_slow_and_no_other_verb(daemon: Daemon) -> None:
+    daemon.play("List", {"packages": []})
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})"]
+    plain = _loaded(command)
+    command[-1] += "; from glixctl.__main__ import main; main(['list'])"
+    loaded = _loaded(command) - plain
+    assert {"glixctl.commands.list", "json", "argparse"} <= loaded
+    assert {name for name in loaded if name in SLOW or name.partition(".")[0] in SLOW} == set()
+    assert {name for name in loaded if name.startswith("glixctl.commands.")} == {
+        "glixctl.commands._common",
+        "glixctl.commands.list",
+    }
+    assert {name for name in loaded if name.startswith("glixd.")} == {"glixd.protocol"}
+    assert "glixctl.start" not in loaded
+    assert "glixctl.bus" not in loaded
+
+
+def _loaded(command: list[str]) -> set[str]:
+    told = [*command[:-1], command[-1] + "; print(*sys.modules)"]
+    return set(subprocess.run(told, capture_output=True, text=True, check=True).stdout.split())
