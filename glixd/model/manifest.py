@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Final, NoReturn, Self
 
@@ -51,6 +51,10 @@ class Settings:
     system: str | None = None
     primary_user: str | None = None
     state_version: str | None = None
+
+
+PACKAGE_KEYS: Final = frozenset(key.name for key in fields(Package)) - {"name"}
+SETTING_KEYS: Final = frozenset(key.name for key in fields(Settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +122,6 @@ _KINDS: Final[Mapping[type, str]] = {
     list: "an array",
 }
 _SCOPES: Final[Mapping[str, Scope]] = {scope.value: scope for scope in Scope}
-_PACKAGE_KEYS: Final = frozenset({"flake", "scope", "enabled", "pin", "user", "config", "input", "follows"})
-_SETTING_KEYS: Final = frozenset(
-    {"default_scope", "auto_apply", "registry_url", "system", "primary_user", "state_version"}
-)
 
 
 class _Reader:
@@ -138,7 +138,7 @@ class _Reader:
         """The checked settings."""
         at = ("settings",)
         table = self._table(self._document, at)
-        self._check_unknown(table, _SETTING_KEYS, at)
+        self._check_unknown(table, SETTING_KEYS, at)
         system = self._string(table, "system", at)
         if system is not None and not SYSTEM.fullmatch(system):
             self._refuse((*at, "system"), f"{system!r} is no Linux system that Nix knows, such as x86_64-linux")
@@ -167,7 +167,7 @@ class _Reader:
             )
         if not isinstance(table, dict):
             self._refuse(at, "is not a table")
-        self._check_unknown(table, _PACKAGE_KEYS, at)
+        self._check_unknown(table, PACKAGE_KEYS, at)
         scope = self._scope(table, "scope", at)
         user = self._user(table, "user", at)
         if user is not None and (scope or default_scope) is not Scope.HOME:
