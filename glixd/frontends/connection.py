@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from glixd import api
+from glixd.api import Caller
 from glixd.errors import GlixError, InvalidRequest
 from glixd.frontends import messages, strict_json
 from glixd.frontends.framing import Frames, FramingLost, framed
 from glixd.frontends.messages import Reply, Request
 from glixd.frontends.wire import explained
-from glixd.policy import Caller
 from glixd.protocol import MAX_CONNECTIONS_PER_UID, MAX_JSON_MESSAGE
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from glixd.api import Caller
 from glixd.errors import GlixError
 from glixd.frontends import messages
 from glixd.frontends.connection import Connection, Limits
 from glixd.frontends.unix_socket import listen, peer_uid
 from glixd.frontends.wire import login
-from glixd.policy import Caller
 
 if TYPE_CHECKING:
     from glixd.engine import Engine

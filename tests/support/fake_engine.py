@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from glixd import api
+from glixd.api import Caller
 from glixd.errors import InvalidRequest, NotFound
-from glixd.policy import Caller
 from glixd.protocol import ErrorCode, State
 
 HEALTH = api.Health(state="ok", commit="c0ffee")
