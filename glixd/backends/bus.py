@@ -48,7 +48,8 @@ _DBUS: Final = "org.freedesktop.DBus"
 _DBUS_PATH: Final = "/org/freedesktop/DBus"
 _STANDARD_ERROR: Final = _DBUS + ".Error."
 _DO_NOT_QUEUE: Final = 4
-_PRIMARY_OWNER: Final = 1
+_OWNED: Final = (1, 4)
+"""Answers to RequestName that mean that the name is ours: primary owner, already owner."""
 
 _FIXED: Final = 16
 """Bytes of the fixed part of a header, up to the length of its fields."""
@@ -128,7 +129,7 @@ class Bus:
     async def request_name(self, name: str) -> None:
         """Own a well-known name; raises Busy when somebody else does."""
         reply = await self.call(_to_the_bus("RequestName", "su", [name, _DO_NOT_QUEUE]))
-        if reply.body != [_PRIMARY_OWNER]:
+        if reply.body[0] not in _OWNED:
             raise Failed(
                 f"Somebody else owns {name} on the bus.",
                 code=ErrorCode.BUSY,

@@ -75,7 +75,7 @@ Method = Callable[[_Call], Awaitable[Reply]]
 
 
 class DBusFrontend:
-    """Serves one bus, on which it owns the name of glixd from `start` to `stop`. An Observer of the engine."""
+    """Serves one bus from `start` to `stop`; the name is requested when everything else is ready. An Observer of the engine."""
 
     def __init__(self, engine: Engine, bus: Bus) -> None:
         self._engine = engine
@@ -102,16 +102,17 @@ class DBusFrontend:
         return self._under_way
 
     async def start(self) -> None:
-        """Serve, and own the name; raises Busy when another daemon does."""
+        """Serve whoever calls from now on."""
         self._bus.handler = self._handle
         self._bus.on_vanished(self._vanished)
         self._engine.observe(self)
-        await self._bus.request_name(BUS_NAME)
 
     async def stop(self, grace: float = 5.0) -> None:
         """Give the name back and answer what is under way; after `grace` seconds say to the rest that the daemon stops."""
-        if not self._bus.lost.done():
+        try:
             await self._bus.release_name(BUS_NAME)
+        except BusError as error:
+            log.debug("the bus is gone already", error=error.message)
         self._bus.handler = None
         if not await self._idle_within(grace):
             for client in self._clients.values():

@@ -71,6 +71,7 @@ async def test_a_name_that_somebody_owns_is_refused_and_not_queued_for(tmp_path:
             assert refused.value.code is ErrorCode.BUSY
             await until(lambda: bool(left))
             await second.request_name(NAME)
+            await second.request_name(NAME)
             await second.release_name(NAME)
 
 

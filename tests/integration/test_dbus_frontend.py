@@ -17,7 +17,6 @@ import pytest
 
 from glixd import api
 from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
-from glixd.errors import Failed
 from glixd.frontends import bus_values
 from glixd.frontends.bus_values import variant
 from glixd.frontends.dbus import DBusFrontend
@@ -30,7 +29,6 @@ from glixd.protocol import (
     TRANSACTION_INTERFACE,
     TRANSACTION_PATH,
     VERSION,
-    ErrorCode,
     State,
 )
 from tests.support.fake_engine import FakeEngine
@@ -123,6 +121,7 @@ async def world(folder: Path, engine: FakeEngine | None = None) -> AsyncIterator
         bus = await Bus.connect(address)
         frontend = DBusFrontend(cast("Engine", engine), bus)
         await frontend.start()
+        await bus.request_name(BUS_NAME)
         try:
             yield World(address, engine, frontend, bus)
         finally:
@@ -426,16 +425,6 @@ async def test_stopping_tells_those_that_still_wait_and_gives_the_name_back(tmp_
         with refused(ERROR_PREFIX + "Interrupted"):
             await waiting
         await peer.bus.request_name(BUS_NAME)
-
-
-@on_loop
-async def test_a_second_daemon_on_the_bus_is_refused(tmp_path: Path) -> None:
-    async with world(tmp_path) as it:
-        bus = await Bus.connect(it.address)
-        with pytest.raises(Failed) as taken:
-            await DBusFrontend(cast("Engine", FakeEngine()), bus).start()
-        assert taken.value.code is ErrorCode.BUSY
-        await bus.close()
 
 
 @on_loop
