@@ -25,6 +25,7 @@ PACKAGE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,127}", re.ASCII
 HOST_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 USER_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}\$?", re.ASCII)
 SYSTEM: Final = re.compile(r"(x86_64|aarch64|i686|armv6l|armv7l|riscv64|powerpc64le|loongarch64)-linux", re.ASCII)
+COMMIT_NAME: Final = re.compile(r"[0-9a-f]{4,64}", re.ASCII)
 TRANSACTION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
 
 
@@ -131,7 +132,7 @@ class HistoryParameters(Parameters):
     """Which part of the history."""
 
     limit: int = Field(50, ge=1, le=PAGE_SIZE, description="At most so many commits, the newest first.")
-    before: Annotated[str, Field(pattern=r"\A[0-9a-f]{4,64}\Z")] | None = Field(
+    before: Annotated[str, _matching(COMMIT_NAME, "a commit: 4 to 64 hexadecimal digits")] | None = Field(
         None, description="Only commits before this one."
     )
 
@@ -433,6 +434,19 @@ class ProgressEvent(Value):
     expected: int | None = None
     percent: float | None = None
     lines: tuple[str, ...] = Field((), description="New lines of the log.")
+
+
+# -- who asks ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as the kernel or the bus says it; never as the request says it."""
+
+    uid: int
+    login: str
+    address: str
+    """The unique bus name, or `socket:<n>`: the subject of an authorisation, and the key of limits per connection."""
 
 
 # -- the table ---------------------------------------------------------------------------------------------------

@@ -1,16 +1,191 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may do what: (operation, resolved request, caller) → the polkit actions that must all be allowed. Default deny."""
+"""Who may do what: (operation, what it resolved to, caller) → the polkit actions that must all be allowed. Default deny.
+
+The trust of a package comes from what was resolved, never from what the caller says. Details stand in a password dialogue:
+they are printable ASCII, short, and never a value of a configuration.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, Protocol
+
+from glixd.api import Caller, Policy, Scope
+from glixd.errors import NotAllowed
+from glixd.protocol import POLKIT_PREFIX
+
+DETAIL_LIMIT: Final = 256
+"""Characters of one detail."""
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, as the kernel or the bus says it; never as the request says it."""
+class Target:
+    """One thing that a request would touch."""
 
-    uid: int
-    login: str
-    address: str
-    """The unique bus name, or `socket:<n>`: the subject of an authorisation, and the key of limits per connection."""
+    name: str
+    flake: str = ""
+    scope: str = Scope.SYSTEM
+    user: str | None = None
+    trusted: bool = False
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be authorised: the operation's policy, and what it resolved to."""
+
+    policy: Policy
+    host: str = ""
+    transaction: str = ""
+    digest: str = ""
+    targets: tuple[Target, ...] = ()
+    owner: int | None = None
+    """The uid of the transaction that is read or cancelled."""
+    skips_evaluation: bool = False
+    sources: tuple[str, ...] = ()
+    """Flake URLs that the configuration itself would come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One polkit action that must be allowed, with what its rules and its dialogue are told."""
+
+    action: str
+    details: Mapping[str, str]
+
+
+class Authority(Protocol):
+    """Whoever decides. Built once, by the daemon; tests build their own."""
+
+    async def authorise(self, caller: Caller, checks: Sequence[Check], *, interactive: bool) -> None:
+        """Return when every check is allowed; raise NotAllowed else. An answer that is not understood is a refusal."""
+
+
+class OwnerOnly:
+    """User mode: the user whose daemon this is may do everything, nobody else anything."""
+
+    def __init__(self, uid: int) -> None:
+        self._uid = uid
+
+    async def authorise(self, caller: Caller, checks: Sequence[Check], *, interactive: bool) -> None:
+        """Allow the owner; refuse everybody else, whatever is asked."""
+        if caller.uid != self._uid:
+            raise NotAllowed(
+                f"This is the daemon of uid {self._uid}; uid {caller.uid} may not use it.",
+                hint="Use your own: glixctl --mode user",
+            )
+
+
+def checks(request: Request, caller: Caller) -> tuple[Check, ...]:
+    """The actions that `request` needs, the strongest first; none for what everybody may read."""
+    rule = _RULES.get(request.policy)
+    if rule is None:
+        raise NotAllowed(f"The operation has no policy ({request.policy}), so nobody may do it.")
+    return tuple(rule(request, caller))
+
+
+def _read(_request: Request, _caller: Caller) -> list[Check]:
+    return []
+
+
+def _read_transaction(request: Request, caller: Caller) -> list[Check]:
+    return [] if request.owner in (None, caller.uid) else [_check("transaction-read-other", owner=str(request.owner))]
+
+
+def _cancel(request: Request, caller: Caller) -> list[Check]:
+    return [] if request.owner == caller.uid else [_check("transaction-cancel-other", owner=str(request.owner))]
+
+
+def _host_manage(request: Request, _caller: Caller) -> list[Check]:
+    found = [_check("source-modify", url=url, digest=request.digest) for url in request.sources]
+    return [*found, *_common(request), _check("host-manage", host=request.host, digest=request.digest)]
+
+
+def _install(request: Request, caller: Caller) -> list[Check]:
+    found = [_install_one(request, target, caller) for target in request.targets]
+    return [*_common(request), *sorted(found, key=_strength)]
+
+
+def _install_one(request: Request, target: Target, caller: Caller) -> Check:
+    trusted = "yes" if target.trusted else "no"
+    if target.scope != Scope.HOME:
+        action = "package-install-trusted" if target.trusted else "package-install-untrusted"
+        return _check(action, **_about(request, target), trusted=trusted)
+    if target.user != caller.login:
+        return _check("home-manage-other", **_about(request, target), trusted=trusted)
+    action = "home-manage-own" if target.trusted else "home-manage-own-untrusted"
+    return _check(action, **_about(request, target), trusted=trusted)
+
+
+def _change(action: str) -> Callable[[Request, Caller], list[Check]]:
+    """The rule for changing what is there: its own action for the system, the home's for a home."""
+
+    def rule(request: Request, caller: Caller) -> list[Check]:
+        found = []
+        for target in request.targets:
+            if target.scope != Scope.HOME:
+                found.append(_check(action, **_about(request, target)))
+            elif target.user == caller.login:
+                found.append(_check("home-manage-own", **_about(request, target), trusted="yes"))
+            else:
+                found.append(_check("home-manage-other", **_about(request, target)))
+        if not request.targets:
+            found.append(_check(action, host=request.host, digest=request.digest))
+        return [*_common(request), *sorted(found, key=_strength)]
+
+    return rule
+
+
+def _common(request: Request) -> list[Check]:
+    return [_check("evaluation-skip", host=request.host, digest=request.digest)] if request.skips_evaluation else []
+
+
+def _about(request: Request, target: Target) -> dict[str, str]:
+    return {
+        "package": target.name,
+        "flake": target.flake,
+        "rev": target.revision,
+        "scope": target.scope,
+        "target_user": target.user or "",
+        "host": request.host,
+        "transaction": request.transaction,
+        "digest": request.digest,
+    }
+
+
+def _check(action: str, **details: str) -> Check:
+    return Check(POLKIT_PREFIX + action, {name: _plain(value) for name, value in details.items()})
+
+
+def _plain(text: str) -> str:
+    shown = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return shown if len(shown) <= DETAIL_LIMIT else shown[: DETAIL_LIMIT - 3] + "..."
+
+
+def _strength(check: Check) -> int:
+    """The place of an action in the order of prompts; one that is not known counts as the strongest."""
+    name = check.action.removeprefix(POLKIT_PREFIX)
+    return _WEAKER.index(name) + 1 if name in _WEAKER else 0
+
+
+_WEAKER: Final = (
+    "package-install-untrusted",
+    "home-manage-other",
+    "home-manage-own-untrusted",
+    "package-install-trusted",
+    "package-remove",
+    "package-configure",
+    "home-manage-own",
+)
+"""From the strongest to the weakest; everything that is not here is stronger still."""
+
+_RULES: Final[Mapping[Policy, Callable[[Request, Caller], list[Check]]]] = {
+    Policy.READ: _read,
+    Policy.READ_TRANSACTION: _read_transaction,
+    Policy.CANCEL: _cancel,
+    Policy.HOST_MANAGE: _host_manage,
+    Policy.INSTALL: _install,
+    Policy.REMOVE: _change("package-remove"),
+    Policy.CONFIGURE: _change("package-configure"),
+}

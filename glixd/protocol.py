@@ -7,9 +7,12 @@ This is the only module of glixd that glixctl imports, so it uses the standard l
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import Final, NamedTuple
+
+TYPE_CHECKING = False  # known to type checkers by this name; loading `typing` would cost every start of glixctl
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
 
 VERSION: Final = "0.1.0"
 COMMIT: Final = "unknown"
@@ -130,13 +133,15 @@ class ErrorCode(StrEnum):
     INTERNAL = "Internal"
 
 
-class ErrorEntry(NamedTuple):
-    """One row of the error table."""
+class ErrorEntry:
+    """One row of the error table: n of the JSON-RPC code −32000−n, never reused, the exit code, and what it means."""
 
-    number: int
-    """n of the JSON-RPC code −32000−n; never reused."""
-    exit_code: Exit
-    meaning: str
+    __slots__ = ("exit_code", "meaning", "number")
+
+    def __init__(self, number: int, exit_code: Exit, meaning: str) -> None:
+        self.number = number
+        self.exit_code = exit_code
+        self.meaning = meaning
 
 
 ERRORS: Final[Mapping[ErrorCode, ErrorEntry]] = {
