@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The door to git: reading objects, writing a commit beside the work tree, moving refs. No hook, filter or user setting runs.
+
+Reading goes through one long-lived `git cat-file --batch`; a commit is one `git fast-import`; refs move by compare-and-swap
+in one `git update-ref --stdin`. None of them touches the work tree or the index of the user.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from glixd.backends.process import Cancellation, Completed, Processes
+from glixd.errors import Failed
+from glixd.protocol import ErrorCode
+
+SETTINGS: Final = (
+    ("core.fsync", "all"),
+    ("core.fsyncMethod", "fsync"),
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.attributesFile", "/dev/null"),
+    ("core.autocrlf", "false"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    ("commit.gpgsign", "false"),
+    ("protocol.ext.allow", "never"),
+)
+"""Pinned on every call, above whatever the repository's own configuration says."""
+ENVIRONMENT: Final = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "LC_ALL": "C",
+}
+REGULAR: Final = "100644"
+TREE: Final = "40000"
+EMPTY_TREE: Final = {
+    40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+}
+"""The name of the empty tree, which git knows without an object, by the length of a repository's object names."""
+
+
+class Entry(NamedTuple):
+    """One entry of a tree."""
+
+    mode: str
+    oid: str
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether it is a folder."""
+        return self.mode == TREE
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a plain file: no folder, link or submodule."""
+        return self.mode in (REGULAR, "100755")
+
+
+class Object(NamedTuple):
+    """One object of the store."""
+
+    oid: str
+    kind: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who wrote or committed."""
+
+    name: str
+    email: str
+
+
+class Commit(NamedTuple):
+    """A commit to be made."""
+
+    ref: str
+    base: str | None
+    author: Person
+    committer: Person
+    message: str
+    files: Mapping[str, bytes | None]
+    """Path to new contents; None deletes."""
+
+
+class LogEntry(NamedTuple):
+    """A commit of the history."""
+
+    oid: str
+    time: int
+    author: str
+    subject: str
+    trailers: Mapping[str, str]
+
+
+class RefUpdate(NamedTuple):
+    """Move `ref` from `old` (None: it must not exist; "": whatever it is) to `new`."""
+
+    ref: str
+    new: str
+    old: str | None
+
+
+class Git:
+    """One repository with a work tree. Every method may be called from any thread."""
+
+    def __init__(self, root: Path, processes: Processes) -> None:
+        self.root = root
+        self.directory = root / ".git"
+        self._processes = processes
+        self._reader: subprocess.Popen[bytes] | None = None
+        self._reading = threading.Lock()
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> Object | None:
+        """The object of that name (a ref, `commit:path`, an oid); None when there is none."""
+        if "\n" in name:
+            return None
+        with self._reading:
+            try:
+                return self._ask(name)
+            except (BrokenPipeError, ValueError, IndexError):
+                self._end_reader()
+            try:
+                return self._ask(name)
+            except (BrokenPipeError, ValueError, IndexError) as error:
+                words = self._end_reader()
+                raise Failed(
+                    f"git can't read the repository {self.root}: {words or error}",
+                    code=ErrorCode.READ_ONLY,
+                    hint="Run git fsck there.",
+                ) from error
+
+    def ref(self, name: str) -> str | None:
+        """The commit that a ref names."""
+        found = self.read(name)
+        return found.oid if found else None
+
+    def tree(self, name: str) -> dict[str, Entry]:
+        """The entries of the tree of that name; empty when there is none."""
+        found = self.read(name)
+        return dict(_entries(found)) if found and found.kind == "tree" else {}
+
+    def head_ref(self) -> str | None:
+        """The branch that HEAD points to, as `refs/heads/…`; None when it is detached."""
+        content = (self.directory / "HEAD").read_text().strip()
+        if content.startswith("ref: ") and not content.endswith(".invalid"):
+            return content.removeprefix("ref: ")
+        # detached, or kept in a store whose HEAD file only says so (gitrepository-layout): git knows
+        done = self._git("symbolic-ref", "--quiet", "HEAD")
+        return done.stdout.decode().strip() if done.status == 0 else None
+
+    def log(self, revision: str, *, limit: int) -> list[LogEntry]:
+        """At most `limit` commits that lead to `revision`, the newest first."""
+        form = "%H%x00%at%x00%an%x00%s%x00%(trailers:only,unfold,separator=%x01)%x00"
+        done = self._done("log", f"--max-count={limit}", "-z", f"--format={form}", "--end-of-options", revision, "--")
+        fields = done.stdout.decode(errors="replace").split("\0")
+        return [_log_entry(fields[start : start + 5]) for start in range(0, len(fields) - 5, 6)]
+
+    def changed_paths(self, old: str | None, new: str) -> dict[str, tuple[Entry | None, Entry | None]]:
+        """The files in which two commits differ, with what each has there; without `old`, all files of `new`."""
+        old = old or EMPTY_TREE[len(new)]
+        done = self._done("diff-tree", "-r", "-z", "--no-renames", "--no-abbrev", old, new)
+        words = done.stdout.decode(errors="surrogateescape").split("\0")
+        changes: dict[str, tuple[Entry | None, Entry | None]] = {}
+        for raw, path in zip(words[0::2], words[1::2], strict=False):
+            old_mode, new_mode, old_oid, new_oid, _ = raw.removeprefix(":").split(" ")
+            changes[path] = (
+                Entry(old_mode, old_oid) if old_mode.strip("0") else None,
+                Entry(new_mode, new_oid) if new_mode.strip("0") else None,
+            )
+        return changes
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `old` is `new` or leads to it."""
+        return self._git("merge-base", "--is-ancestor", old, new).status == 0
+
+    def last_change(self, revision: str, path: str) -> str | None:
+        """The newest commit up to `revision` that changed `path`."""
+        done = self._done("log", "--max-count=1", "--format=%H", "--end-of-options", revision, "--", path)
+        return done.stdout.decode().strip() or None
+
+    def commits_between(self, old: str, new: str) -> list[str]:
+        """The commits that `new` has beyond `old`, the oldest first."""
+        return self._done("rev-list", "--reverse", f"{old}..{new}").stdout.decode().split()
+
+    def dirty(self) -> list[str]:
+        """The paths that git calls changed or untracked; untracked folders count once."""
+        done = self._done("status", "--porcelain=v1", "-z", "--untracked-files=normal", "--no-renames")
+        return [entry[3:] for entry in done.stdout.decode(errors="replace").split("\0") if entry]
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write_commit(self, commit: Commit, *, keep: Sequence[int], cancellation: Cancellation | None = None) -> str:
+        """Write the objects of a commit and point `commit.ref` at it; the work tree and the index stay as they are."""
+        done = self._git(
+            "fast-import",
+            "--quiet",
+            "--force",
+            "--done",
+            "--date-format=raw",
+            stdin=b"".join(_import_stream(commit)),
+            keep=keep,
+            cancellation=cancellation,
+        )
+        oid = done.stdout.decode().strip()
+        if done.status or not oid:
+            raise self._failure("fast-import", done)
+        return oid
+
+    def update_refs(self, updates: Iterable[RefUpdate], *, keep: Sequence[int]) -> bool:
+        """Move refs together, or none of them; False when one was not where it should be, or is locked."""
+        lines = ["start"]
+        for ref, new, old in updates:
+            expected = "0" * len(new) if old is None else old
+            lines.append(f"update {ref} {new} {expected}".rstrip())
+        lines += ["prepare", "commit", ""]
+        return self._git("update-ref", "--stdin", "-m", "glixd", stdin="\n".join(lines).encode(), keep=keep).status == 0
+
+    def stage(self, entries: Mapping[str, Entry | None], index: Path, *, keep: Sequence[int]) -> None:
+        """Set entries of the index file `index`; None takes a path out."""
+        width = max((len(entry.oid) for entry in entries.values() if entry), default=40)
+        lines = [
+            f"{entry.mode} {entry.oid}\t{path}\0" if entry else f"0 {'0' * width}\t{path}\0"
+            for path, entry in entries.items()
+        ]
+        done = self._git(
+            "update-index",
+            "-z",
+            "--index-info",
+            stdin="".join(lines).encode(),
+            keep=keep,
+            environment={"GIT_INDEX_FILE": str(index)},
+        )
+        if done.status:
+            raise self._failure("update-index", done)
+
+    def refresh(self, index: Path, *, keep: Sequence[int]) -> None:
+        """Let the index file know the times of the files in the work tree, so that `git status` is quick."""
+        self._git("update-index", "-q", "--refresh", keep=keep, environment={"GIT_INDEX_FILE": str(index)})
+
+    def read_tree(self, commit: str, index: Path, *, keep: Sequence[int]) -> None:
+        """Write an index file anew from a commit."""
+        done = self._git("read-tree", commit, keep=keep, environment={"GIT_INDEX_FILE": str(index)})
+        if done.status:
+            raise self._failure("read-tree", done)
+
+    def merge(self, current: Path, base: Path, other: Path) -> bytes | None:
+        """The three-way merge of three files; None when they conflict."""
+        done = self._git("merge-file", "-p", "-q", str(current), str(base), str(other))
+        return done.stdout if done.status == 0 else None
+
+    def initialise(self, branch: str) -> None:
+        """Make the repository in an existing folder, with `branch` as its unborn branch."""
+        done = self._processes.run(
+            ["git", "init", "--quiet", f"--initial-branch={branch}", "--template=", str(self.root)],
+            environment=ENVIRONMENT,
+        )
+        if done.status:
+            raise self._failure("init", done)
+
+    def close(self) -> None:
+        """End the long-lived reader."""
+        with self._reading:
+            self._end_reader()
+
+    # -- plumbing ------------------------------------------------------------------------------------------------
+
+    def _argv(self, *words: str) -> list[str]:
+        settings = [word for name, value in SETTINGS for word in ("-c", f"{name}={value}")]
+        return ["git", f"--git-dir={self.directory}", f"--work-tree={self.root}", *settings, *words]
+
+    def _git(
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        keep: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Completed:
+        return self._processes.run(
+            self._argv(*words),
+            stdin=stdin,
+            keep=keep,
+            cwd=self.root,
+            environment={**ENVIRONMENT, **(environment or {})},
+            cancellation=cancellation,
+        )
+
+    def _done(self, *words: str) -> Completed:
+        done = self._git(*words)
+        if done.status:
+            raise self._failure(words[0], done)
+        return done
+
+    def _failure(self, verb: str, done: Completed) -> Failed:
+        words = done.stderr.decode(errors="replace").strip() or f"it ended with status {done.status}"
+        return Failed(
+            f"git {verb} failed in {self.root}: {words}", code=ErrorCode.READ_ONLY, hint="Run git fsck there."
+        )
+
+    def _ask(self, name: str) -> Object | None:
+        if self._reader is None or self._reader.poll() is not None:
+            self._reader = self._processes.start(
+                self._argv("cat-file", "--batch"), cwd=self.root, environment=ENVIRONMENT
+            )
+        reader = self._reader
+        if reader.stdin is None or reader.stdout is None:
+            raise ValueError("the reader has no pipes")
+        reader.stdin.write(name.encode(errors="surrogateescape") + b"\n")
+        reader.stdin.flush()
+        header = reader.stdout.readline()
+        words = header.decode(errors="replace").split()
+        if header.endswith((b" missing\n", b" ambiguous\n")):
+            return None
+        data = reader.stdout.read(int(words[2]) + 1)[:-1]
+        return Object(words[0], words[1], data)
+
+    def _end_reader(self) -> str:
+        reader, self._reader = self._reader, None
+        if reader is None:
+            return ""
+        reader.kill()
+        _, words = reader.communicate()
+        return words.decode(errors="replace").strip()
+
+
+def _entries(tree: Object) -> Iterator[tuple[str, Entry]]:
+    """The entries of a raw tree object: `mode name NUL oid`, the oid in bytes as long as the object's own name says."""
+    data, width, start = tree.data, len(tree.oid) // 2, 0
+    while start < len(data):
+        end = data.index(b"\0", start)
+        mode, _, name = data[start:end].partition(b" ")
+        yield (
+            name.decode(errors="surrogateescape"),
+            Entry(mode.decode(), data[end + 1 : end + 1 + width].hex()),
+        )
+        start = end + 1 + width
+
+
+def _import_stream(commit: Commit) -> Iterator[bytes]:
+    """A commit in the language of git fast-import."""
+    moment = f"{int(time.time())} +0000"
+    message = commit.message.encode()
+    yield f"commit {commit.ref}\nmark :1\n".encode()
+    yield f"author {commit.author.name} <{commit.author.email}> {moment}\n".encode()
+    yield f"committer {commit.committer.name} <{commit.committer.email}> {moment}\n".encode()
+    yield b"data %d\n%s\n" % (len(message), message)
+    if commit.base:
+        yield f"from {commit.base}\n".encode()
+    for path, contents in commit.files.items():
+        if contents is None:
+            yield f"D {path}\n".encode()
+        else:
+            yield f"M {REGULAR} inline {path}\n".encode() + b"data %d\n%s\n" % (len(contents), contents)
+    yield b"\nget-mark :1\ndone\n"
+
+
+def _log_entry(fields: Sequence[str]) -> LogEntry:
+    oid, moment, author, subject, trailers = fields
+    pairs = (line.partition(": ")[::2] for line in trailers.split("\x01") if line)
+    return LogEntry(oid.strip(), int(moment), author, subject, dict(pairs))

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The door to nix: lock in a folder, look a reference up, evaluate. Answers are values; what nix says is cleaned.
+
+Written for nix 2.8 to 2.34; nothing asks for a version. The caller's configuration does not count: no user files, no
+`accept-flake-config`, no import from derivation while something is only looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from glixd.backends.process import Cancellation, Completed, Processes
+from glixd.errors import Failed
+from glixd.model.nixtext import nix_string
+from glixd.protocol import ErrorCode
+
+FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
+GUARDED: Final = ("--option", "accept-flake-config", "false", "--option", "allow-import-from-derivation", "false")
+TIMEOUT: Final = 1800.0
+"""Seconds after which a nix that only locks or evaluates is given up."""
+
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_NOISE: Final = re.compile(r"^(GC Warning:|warning: |evaluating |copying |fetching |unpacking )")
+
+
+class Nix:
+    """The nix program with an environment of ours."""
+
+    def __init__(self, processes: Processes, repository: Path) -> None:
+        self._processes = processes
+        self._repository = repository
+
+    def lock(self, folder: Path, *, cancellation: Cancellation | None = None) -> None:
+        """Write `flake.lock` beside the `flake.nix` in `folder`; raises LockFailed with nix's own words."""
+        done = self._nix("flake", "lock", f"path:{quote(str(folder))}", cwd=folder, cancellation=cancellation)
+        if done.status:
+            raise Failed(
+                f"The inputs could not be locked: {_words(done, folder)}",
+                code=ErrorCode.LOCK_FAILED,
+                hint="Check the reference and the network; nothing was changed.",
+            )
+
+    def registry(self) -> dict[str, str]:
+        """The flake registries of this machine: name → reference. Empty where nix has none or can't reach one."""
+        done = self._nix("registry", "list")
+        entries: dict[str, str] = {}
+        for line in done.stdout.decode(errors="replace").splitlines():
+            words = line.split()
+            if len(words) == 3 and words[1].startswith("flake:"):
+                entries.setdefault(words[1].removeprefix("flake:"), words[2])
+        return entries
+
+    def is_package(
+        self, commit: str, host: str, system: str, attribute: str, *, cancellation: Cancellation | None = None
+    ) -> bool:
+        """Whether `attribute` is a package of the host's nixpkgs, or of its package set with overlays."""
+        path = json_list(attribute.split("."))
+        body = (
+            "let at = builtins.foldl' (set: name: if builtins.isAttrs set then set.${name} or null else null); "
+            f"path = {path}; "
+            f"plain = at flake.inputs.nixpkgs.legacyPackages.${{{nix_string(system)}}} path; "
+            f"own = at flake.nixosConfigurations.${{{nix_string(host)}}}.config._module.args.pkgs path; "
+            'is = value: let tried = builtins.tryEval (builtins.isAttrs value && (value.type or null) == "derivation"); '
+            "in tried.success && tried.value; in is plain || is own"
+        )
+        return self._on_commit(commit, body, f"whether {attribute} is a package", cancellation) is True
+
+    def package_names(self, commit: str, system: str, *, cancellation: Cancellation | None = None) -> list[str]:
+        """The names of the top level of the locked nixpkgs."""
+        body = f"builtins.attrNames flake.inputs.nixpkgs.legacyPackages.${{{nix_string(system)}}}"
+        found = self._on_commit(commit, body, "the names of nixpkgs", cancellation)
+        return [str(name) for name in found] if isinstance(found, list) else []
+
+    def core_features(self, commit: str, *, cancellation: Cancellation | None = None) -> list[str]:
+        """What the locked core says that it understands; empty for a core that says nothing, such as glix's own."""
+        body = "flake.inputs.glixos-core.lib.manifestFeatures or [ ]"
+        found = self._on_commit(commit, body, "the features of the core", cancellation)
+        return [str(name) for name in found] if isinstance(found, list) else []
+
+    def evaluate_host(self, commit: str, host: str, *, cancellation: Cancellation | None = None) -> str:
+        """Evaluate the whole system of a host at a commit; its derivation, or EvaluationFailed with nix's own words."""
+        attribute = f"nixosConfigurations.{nix_string(host)}.config.system.build.toplevel.drvPath"
+        done = self._nix(
+            "eval", "--raw", "--", f"{self.url(commit)}#{attribute}", guarded=True, cancellation=cancellation
+        )
+        if done.status:
+            raise Failed(
+                f"{host} does not evaluate: {_words(done)}",
+                code=ErrorCode.EVALUATION_FAILED,
+                hint="The commit stays; fix the configuration, or remove the package that breaks it.",
+                details={"host": host, "commit": commit},
+            )
+        return done.stdout.decode().strip()
+
+    def url(self, commit: str) -> str:
+        """The repository at exactly that commit, whatever its work tree shows."""
+        return f"git+file://{quote(str(self._repository))}?rev={commit}"
+
+    def system(self) -> str:
+        """The system of this machine, such as x86_64-linux."""
+        import platform
+
+        return f"{platform.machine()}-linux"
+
+    def _on_commit(self, commit: str, body: str, what: str, cancellation: Cancellation | None) -> Any:
+        expression = f"let flake = builtins.getFlake {nix_string(self.url(commit))}; in {body}"
+        done = self._nix("eval", "--json", "--expr", expression, guarded=True, cancellation=cancellation)
+        if done.status:
+            raise Failed(f"nix can't say {what}: {_words(done)}", code=ErrorCode.EVALUATION_FAILED)
+        return json.loads(done.stdout)
+
+    def _nix(
+        self,
+        *words: str,
+        cwd: Path | None = None,
+        guarded: bool = False,
+        cancellation: Cancellation | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Completed:
+        argv = ["nix", *FEATURES, *(GUARDED if guarded else GUARDED[:3]), *words]
+        return self._processes.run(argv, cwd=cwd, timeout=TIMEOUT, cancellation=cancellation, environment=environment)
+
+
+def json_list(words: Sequence[str]) -> str:
+    """A Nix list of strings."""
+    return "[ " + " ".join(nix_string(word) for word in words) + " ]"
+
+
+def _words(done: Completed, folder: Path | None = None) -> str:
+    """What nix said, without colours, progress and our own scratch folder; the last lines carry the cause."""
+    text = _ESCAPES.sub("", done.stderr.decode(errors="replace"))
+    if folder is not None:
+        text = text.replace(str(folder), ".")
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not _NOISE.match(line)]
+    kept = lines[-20:] or [f"nix ended with status {done.status}"]
+    return "\n".join(kept).removeprefix("error: ")[:4000]

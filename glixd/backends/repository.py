@@ -1,0 +1,576 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The repository of manifests: its lock, what a commit says, the commit point, publishing and recovery.
+
+Everything that glixd keeps of its own stands in `.git/glix`: the lock, a token whose inode marks an `index.lock` as ours,
+a note that refs are being moved, and scratch files. Nothing there is needed to read the repository.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from glixd.api import HOST_NAME
+from glixd.backends import files
+from glixd.backends.git import Commit, Entry, Git, RefUpdate
+from glixd.backends.process import Cancellation, Processes
+from glixd.backends.worktree import WorkTree, blob_name
+from glixd.errors import Failed, GlixError, NotFound, Refused
+from glixd.model.flakefile import FlakeFile
+from glixd.model.manifest import Manifest
+from glixd.model.operations import Base, manifest_path
+from glixd.protocol import ErrorCode
+
+log = structlog.get_logger()
+
+FLAKE: Final = "flake.nix"
+LOCK: Final = "flake.lock"
+SCRATCH_REF: Final = "refs/glix/tx"
+PUBLISHED_REF: Final = "refs/glix/published"
+BUSY_AFTER: Final = 10.0
+"""Seconds to wait for another process that holds the repository."""
+SETTLE: Final = 1.0
+"""Seconds for which a lock file of ours must stand unchanged before it counts as left behind."""
+
+
+class Snapshot:
+    """What one commit says: the managed files and the manifests of the hosts."""
+
+    def __init__(self, repository: Repository, commit: str) -> None:
+        self.commit = commit
+        self._repository = repository
+
+    @property
+    def git(self) -> Git:
+        """Where the commit is read from."""
+        return self._repository.git
+
+    @cached_property
+    def root(self) -> dict[str, Entry]:
+        """The entries of the top folder."""
+        return self._repository.git.tree(f"{self.commit}^{{tree}}")
+
+    @cached_property
+    def hosts(self) -> dict[str, Entry]:
+        """Each host with the entry of its glix.toml; a folder without one is no host."""
+        folder = self.root.get("hosts")
+        return self._repository.hosts_of(folder.oid) if folder and folder.is_tree else {}
+
+    @cached_property
+    def managed(self) -> dict[str, Entry]:
+        """The files that glixd writes, by path."""
+        top = {name: self.root[name] for name in (FLAKE, LOCK) if name in self.root}
+        return top | {manifest_path(host): entry for host, entry in self.hosts.items()}
+
+    def text(self, path: str) -> str | None:
+        """A text file of the commit."""
+        found = self._repository.git.read(f"{self.commit}:{path}")
+        return None if found is None or found.kind != "blob" else _decoded(found.data, path)
+
+    def manifest(self, host: str) -> Manifest:
+        """The manifest of a host; raises UnknownHost with the known ones, or ManifestInvalid."""
+        entry = self.hosts.get(host)
+        if entry is None:
+            raise unknown_host(host, list(self.hosts))
+        return self._repository.manifest_of(entry.oid, manifest_path(host))
+
+    def base(self, adopted: Mapping[str, str], default_system: str) -> Base:
+        """What a change starts from: the files of the commit, with adopted texts in their place."""
+
+        def text(path: str) -> str | None:
+            return adopted.get(path) or self.text(path)
+
+        flake = text(FLAKE)
+        if flake is None:
+            raise Refused(
+                f"The repository {self._repository.root} has no flake.nix, so it is none that glixd can keep.",
+                hint="Make a new one in another folder: glixctl --dir FOLDER init",
+            )
+        FlakeFile.parse(flake)
+        return Base(flake, text(LOCK), _Manifests(self, adopted), _Texts(self.hosts, text), default_system)
+
+
+class _Manifests(Mapping[str, Manifest]):
+    """The manifests of a commit with the adopted texts in their place, parsed when they are looked at."""
+
+    def __init__(self, snapshot: Snapshot, texts: Mapping[str, str]) -> None:
+        self._snapshot = snapshot
+        self._texts = texts
+
+    def __getitem__(self, host: str) -> Manifest:
+        path = manifest_path(host)
+        if path in self._texts:
+            return Manifest.parse(self._texts[path], path)
+        if host not in self._snapshot.hosts:
+            raise KeyError(host)
+        return self._snapshot.manifest(host)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._snapshot.hosts)
+
+    def __len__(self) -> int:
+        return len(self._snapshot.hosts)
+
+
+class _Texts(Mapping[str, str]):
+    """The text of glix.toml by host, read when it is looked at."""
+
+    def __init__(self, hosts: Mapping[str, object], read: Callable[[str], str | None]) -> None:
+        self._hosts = hosts
+        self._read = read
+
+    def __getitem__(self, host: str) -> str:
+        text = self._read(manifest_path(host))
+        if text is None:
+            raise KeyError(host)
+        return text
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hosts)
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+
+@dataclass(slots=True)
+class Held:
+    """The repository while it is locked: hand `keep` to every child that writes."""
+
+    descriptor: int
+    expected: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def keep(self) -> tuple[int, ...]:
+        """The descriptors that children inherit, so that the lock outlives us until they are gone."""
+        return (self.descriptor,)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How publishing went."""
+
+    pending: str | None = None
+    """Why the work tree does not show the commit yet."""
+    diverged: tuple[str, ...] = ()
+
+
+class Repository:
+    """One git repository that glixd owns. Reading is safe from any thread; writing happens under `locked()`."""
+
+    def __init__(
+        self,
+        root: Path,
+        processes: Processes,
+        *,
+        branch: str | None = None,
+        needed_bytes: int = files.NEEDED_BYTES,
+        needed_inodes: int = files.NEEDED_INODES,
+    ) -> None:
+        self.root = root
+        self.git = Git(root, processes)
+        self.folder = self.git.directory / "glix"
+        self.scratch = self.folder / "tmp"
+        self.worktree = WorkTree(self.git, self.scratch)
+        self._branch = branch
+        self._needed = (needed_bytes, needed_inodes)
+        self._hosts: dict[str, dict[str, Entry]] = {}
+        self._host_entries: dict[str, Entry | None] = {}
+        self._manifests: dict[str, Manifest] = {}
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a repository at all."""
+        return self.git.directory.is_dir()
+
+    @cached_property
+    def branch(self) -> str:
+        """The branch that glixd moves: the setting, else the one recorded at first contact, else HEAD's then."""
+        if self._branch:
+            return f"refs/heads/{self._branch}"
+        note = self.folder / "branch"
+        with contextlib.suppress(FileNotFoundError):
+            if recorded := note.read_text().strip():
+                return recorded
+        head = self.git.head_ref()
+        if head is None:
+            raise Refused(
+                f"HEAD of {self.root} is detached, so there is no branch to keep the manifests on.",
+                hint="Check a branch out, or set `branch` in the configuration.",
+            )
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            note.write_text(head + "\n")
+        return head
+
+    def snapshot(self) -> Snapshot:
+        """What the branch says now; raises NoRepository."""
+        if not self.exists:
+            raise NotFound(
+                f"There is no repository at {self.root}.",
+                code=ErrorCode.NO_REPOSITORY,
+                hint="Run: glixctl init",
+                details={"path": str(self.root)},
+            )
+        commit = self.git.ref(self.branch)
+        if commit is None:
+            raise NotFound(
+                f"The repository {self.root} has no commit on {self.branch}.",
+                code=ErrorCode.NO_REPOSITORY,
+                hint="Run: glixctl init",
+                details={"path": str(self.root)},
+            )
+        return Snapshot(self, commit)
+
+    def at(self, commit: str) -> Snapshot:
+        """What that commit says."""
+        return Snapshot(self, commit)
+
+    def current_manifest(self, host: str, *, edits_count: bool) -> Manifest:
+        """The manifest of a host; where `edits_count`, as a person edited it and the next change will take it over."""
+        snapshot = self.snapshot()
+        committed = snapshot.hosts.get(host)
+        if committed is None or not edits_count or not self.shows_branch():
+            return snapshot.manifest(host)
+        path = manifest_path(host)
+        data = files.read_regular(self.root / path)
+        if data is None or blob_name(data, committed.oid) == committed.oid:
+            return snapshot.manifest(host)
+        return Manifest.parse(_decoded(data, path), path)
+
+    def hosts_of(self, tree: str) -> dict[str, Entry]:
+        """The hosts in a `hosts` folder, by the name of its tree."""
+        if tree not in self._hosts:
+            _bound(self._hosts, 16)
+            entries = sorted(self.git.tree(tree).items())
+            found = {
+                name: self._host_entry(entry) for name, entry in entries if entry.is_tree and HOST_NAME.fullmatch(name)
+            }
+            self._hosts[tree] = {name: entry for name, entry in found.items() if entry is not None}
+        return self._hosts[tree]
+
+    def manifest_of(self, blob: str, path: str) -> Manifest:
+        """The parsed manifest of that blob; a blob never changes, so it is parsed once."""
+        if blob not in self._manifests:
+            found = self.git.read(blob)
+            if found is None:
+                raise Failed(
+                    f"The object {blob} of {path} is missing.", code=ErrorCode.READ_ONLY, hint="Run git fsck there."
+                )
+            _bound(self._manifests, 4096)
+            self._manifests[blob] = Manifest.parse(_decoded(found.data, path), path)
+        return self._manifests[blob]
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the work tree was brought to the newest commit."""
+        return self.git.ref(PUBLISHED_REF) == self.git.ref(self.branch)
+
+    def shows_branch(self) -> bool:
+        """Whether HEAD is on the branch that glixd moves."""
+        return self.git.head_ref() == self.branch
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self, cancellation: Cancellation | None = None) -> Iterator[Held]:
+        """Hold the repository, recovered and with room to write; raises Busy, NoSpace or ReadOnly."""
+        with files.translating(self.root):
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._take(descriptor, cancellation)
+            held = Held(descriptor)
+            with files.translating(self.root):
+                self.recover(held)
+                self._check_index_lock()
+                files.require_space(self.root, *self._needed)
+            yield held
+        finally:
+            os.close(descriptor)
+
+    def write(self, held: Held, commit: Commit, cancellation: Cancellation) -> str:
+        """Write the objects of a commit; nothing that a person sees changes."""
+        with files.translating(self.root):
+            self._note(held)
+        try:
+            return self.git.write_commit(commit, keep=held.keep, cancellation=cancellation)
+        except Failed:
+            files.require_space(self.root, *self._needed)
+            raise
+
+    def commit_point(self, held: Held, commit: str, base: str) -> None:
+        """Move the branch from `base` to `commit`, durably; raises Conflict, Busy or ReadOnly, and then nothing moved."""
+        if self.git.update_refs([RefUpdate(self.branch, commit, base)], keep=held.keep):
+            return
+        now = self.git.ref(self.branch)
+        if now == commit:
+            return
+        if now != base:
+            raise Refused(f"The branch {self.branch} moved while the change was prepared.", hint="Try again.")
+        for lock in self._ref_locks():
+            if lock.exists():
+                raise _busy(lock)
+        files.require_space(self.root, *self._needed)
+        raise Failed(
+            f"git could not move {self.branch}.", code=ErrorCode.READ_ONLY, hint="Run git fsck in the repository."
+        )
+
+    def publish(self, held: Held, old: str | None, commit: str) -> Published:
+        """Bring the work tree and the index to `commit`; after a commit point nothing here is a failure."""
+        try:
+            result = self._publish(held, old, commit)
+        except (OSError, GlixError) as error:
+            log.warning("publishing is pending", commit=commit, reason=str(error))
+            return Published(pending=str(error))
+        if result.pending is None:
+            (self.folder / "moving").unlink(missing_ok=True)
+        return result
+
+    def recover(self, held: Held) -> None:
+        """Finish or undo what an earlier process left; idempotent, and quick when there is nothing to do."""
+        self._clean_scratch()
+        self._release_index()
+        self._release_refs()
+        if not self.exists:
+            return
+        main, published = self.git.ref(self.branch), self.git.ref(PUBLISHED_REF)
+        if main is None or main == published:
+            return
+        if published is None or not self._made_since(published, main):
+            self.git.update_refs([RefUpdate(PUBLISHED_REF, main, "")], keep=held.keep)
+            return
+        held.expected = self._noted()
+        result = self.publish(held, published, main)
+        held.expected = {}
+        log.info("published what an earlier process had committed", commit=main, pending=result.pending)
+
+    def check_index(self) -> None:
+        """Write the index anew when it can't be read: it is a cache."""
+        index = self.git.directory / "index"
+        if not index.exists() or _index_intact(index.read_bytes()):
+            return
+        with self.locked() as held:
+            log.warning("the index of the repository is damaged and is written anew")
+            with self._index(held) as scratch:
+                scratch.unlink(missing_ok=True)
+                self.git.read_tree("HEAD", scratch, keep=held.keep)
+
+    def close(self) -> None:
+        """End what runs for this repository."""
+        self.git.close()
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _host_entry(self, folder: Entry) -> Entry | None:
+        if folder.oid not in self._host_entries:
+            _bound(self._host_entries, 65536)
+            entry = self.git.tree(folder.oid).get("glix.toml")
+            self._host_entries[folder.oid] = entry if entry and entry.is_regular else None
+        return self._host_entries[folder.oid]
+
+    def _take(self, descriptor: int, cancellation: Cancellation | None) -> None:
+        deadline = time.monotonic() + BUSY_AFTER
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if cancellation:
+                    cancellation.check()
+                if time.monotonic() > deadline:
+                    raise _busy(self.folder / "lock") from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def _publish(self, held: Held, old: str | None, commit: str) -> Published:
+        diverged: list[str] = []
+        if self.shows_branch():
+            changes = self._ours(old, commit)
+            diverged = self.worktree.publish(changes, held.expected)
+            with self._index(held) as scratch:
+                self.git.stage({path: new for path, (_, new) in changes.items()}, scratch, keep=held.keep)
+        self.git.update_refs([RefUpdate(PUBLISHED_REF, commit, "")], keep=held.keep)
+        if not self.shows_branch():
+            return Published(pending=f"{self.branch} is not checked out; the work tree shows another branch")
+        return Published(diverged=tuple(diverged))
+
+    def _made_since(self, old: str, new: str) -> bool:
+        """Whether a commit of ours stands between two commits; what people commit is in their work tree already."""
+        if not self.git.is_ancestor(old, new):
+            return False
+        return any("Glix-Transaction" in entry.trailers for entry in self.git.log(f"{old}..{new}", limit=1000))
+
+    def _ours(self, old: str | None, new: str) -> dict[str, tuple[Entry | None, Entry | None]]:
+        """What changed between two commits in the files that glixd writes: the managed ones, and a new host's default.nix."""
+        changes = self.git.changed_paths(old, new)
+        return {path: (before, after) for path, (before, after) in changes.items() if _written(path, before)}
+
+    @contextlib.contextmanager
+    def _index(self, held: Held) -> Iterator[Path]:
+        """A copy of the index to work on, which takes its place at the end; nobody else writes the index meanwhile."""
+        index, lock, scratch = self.git.directory / "index", self.git.directory / "index.lock", self.scratch / "index"
+        token = self.folder / "token"
+        if not token.exists():
+            files.write_durably(token, b"", 0o600)
+        deadline = time.monotonic() + 2.0
+        while True:
+            try:
+                os.link(token, lock)
+                break
+            except FileExistsError:
+                if time.monotonic() > deadline:
+                    raise _busy(lock) from None
+                time.sleep(0.02)
+        try:
+            if index.exists():
+                shutil.copyfile(index, scratch)
+            yield scratch
+            scratch.replace(index)
+        finally:
+            lock.unlink(missing_ok=True)
+
+    def _check_index_lock(self) -> None:
+        """A person's commit with an open editor holds the index; wait for their git status, not for their editor."""
+        lock = self.git.directory / "index.lock"
+        deadline = time.monotonic() + 1.0
+        while lock.exists():
+            if time.monotonic() > deadline:
+                raise _busy(lock)
+            time.sleep(0.02)
+
+    def _release_index(self) -> None:
+        lock, token = self.git.directory / "index.lock", self.folder / "token"
+        with contextlib.suppress(FileNotFoundError):
+            if lock.samefile(token):
+                lock.unlink()
+
+    def _ref_locks(self) -> list[Path]:
+        return [self.git.directory / f"{name}.lock" for name in ("HEAD", self.branch)]
+
+    def _release_refs(self) -> None:
+        """Remove the ref locks of a git of ours that was killed; those of refs/glix are always ours."""
+        for name in (SCRATCH_REF, PUBLISHED_REF):
+            (self.git.directory / f"{name}.lock").unlink(missing_ok=True)
+        note = self.folder / "moving"
+        try:
+            since = note.stat().st_ctime_ns
+        except FileNotFoundError:
+            return
+        for lock in self._ref_locks():
+            if _left_behind(lock, since):
+                log.warning("removed a lock that an interrupted transaction left", path=str(lock))
+                lock.unlink(missing_ok=True)
+
+    def _note(self, held: Held) -> None:
+        """Note that refs are about to move, and what adopted files look like; not durable, since the refs' locks are not."""
+        (self.folder / "moving").write_text(json.dumps(held.expected))
+
+    def _noted(self) -> dict[str, str | None]:
+        try:
+            found = json.loads((self.folder / "moving").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _clean_scratch(self) -> None:
+        if self.scratch.exists() and any(self.scratch.iterdir()):
+            shutil.rmtree(self.scratch)
+        self.scratch.mkdir(mode=0o700, exist_ok=True)
+        for crash in self.git.directory.glob("fast_import_crash_*"):
+            crash.unlink(missing_ok=True)
+
+
+def adopted_blob(data: bytes | None, like: str) -> str | None:
+    """The name of the blob that an adopted edit is; None for a file that is gone."""
+    return None if data is None else blob_name(data, like)
+
+
+def unknown_host(host: str, known: list[str]) -> NotFound:
+    """There is no such host; says which there are."""
+    import difflib
+
+    near = difflib.get_close_matches(host, known, n=1)
+    listed = ", ".join(known[:20]) or "none"
+    hint = f"Did you mean {near[0]}?" if near else f"Add it with: glixctl init --host {host}"
+    return NotFound(
+        f"There is no host {host} in the repository; it has: {listed}.",
+        code=ErrorCode.UNKNOWN_HOST,
+        hint=hint,
+        details={"host": host, "known": known[:100]},
+    )
+
+
+def _written(path: str, before: Entry | None) -> bool:
+    top, _, rest = path.partition("/")
+    match rest.split("/"):
+        case [""]:
+            return path in (FLAKE, LOCK)
+        case [_, "glix.toml"]:
+            return top == "hosts"
+        case [_, "default.nix"]:
+            return top == "hosts" and before is None
+        case _:
+            return False
+
+
+def _decoded(data: bytes, path: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(
+            f"{path} is no UTF-8 text (byte {error.start}).", code=ErrorCode.MANIFEST_INVALID, details={"path": path}
+        ) from None
+
+
+def _busy(lock: Path) -> Failed:
+    return Failed(
+        f"Somebody else is writing the repository: {lock} exists or is held.",
+        code=ErrorCode.BUSY,
+        hint="Finish the git command or editor that is open there; if none is, remove that file. Then try again.",
+        details={"path": str(lock)},
+    )
+
+
+def _left_behind(lock: Path, since: int) -> bool:
+    """Whether a lock file came after `since` and stands unchanged for a while: no git that is alive keeps one so long."""
+    deadline = time.monotonic() + SETTLE
+    try:
+        first = lock.stat()
+        if first.st_ctime_ns < since:
+            return False
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            if lock.stat().st_ino != first.st_ino:
+                return False
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _index_intact(data: bytes) -> bool:
+    """Whether the index ends in its own checksum (gitformat-index: SHA-1 of all before it, or zeros when skipped)."""
+    import hashlib
+
+    width = 20
+    end = data[-width:]
+    return data[:4] == b"DIRC" and (
+        end == bytes(width) or hashlib.sha1(data[:-width], usedforsecurity=False).digest() == end
+    )
+
+
+def _bound(cache: dict[str, Any], limit: int) -> None:
+    if len(cache) >= limit:
+        cache.clear()

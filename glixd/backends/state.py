@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The state database: the history of transactions, what evaluation said, and facts that are dear to find out twice.
+
+Nothing in it is needed to read the repository: lost, it costs the log of old transactions.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from glixd import api
+from glixd.errors import Failed
+from glixd.protocol import ErrorCode, State
+
+KEEP: Final = 500
+"""Finished transactions that are kept."""
+KEEP_DAYS: Final = 30
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE transactions (
+        id TEXT PRIMARY KEY, uid INTEGER NOT NULL, state TEXT NOT NULL, created TEXT NOT NULL, record TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX by_state ON transactions (state);
+    CREATE TABLE health (
+        host TEXT PRIMARY KEY, commit_id TEXT NOT NULL, state TEXT NOT NULL, message TEXT
+    ) WITHOUT ROWID;
+    CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
+)
+"""Each brings the database one version further; never changed once released."""
+
+
+class Database:
+    """One connection, used from any thread one at a time. Every write is on the disk when the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._guard = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._migrate(path)
+
+    def save(self, transaction: api.Transaction) -> None:
+        """Write a transaction, new or changed."""
+        record = transaction.model_dump_json(exclude_none=True)
+        self._write(
+            "INSERT INTO transactions VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, record = excluded.record",
+            (transaction.id, transaction.uid, transaction.state, transaction.created, record),
+        )
+
+    def load(self, identifier: str) -> api.Transaction | None:
+        """The transaction of that id."""
+        rows = self._read("SELECT record FROM transactions WHERE id = ?", (identifier,))
+        return api.Transaction.model_validate_json(rows[0][0]) if rows else None
+
+    def recent(self, states: Sequence[str], limit: int) -> list[api.Transaction]:
+        """The newest transactions in these states; no states means all."""
+        where = f"WHERE state IN ({','.join('?' * len(states))})" if states else ""
+        rows = self._read(f"SELECT record FROM transactions {where} ORDER BY id DESC LIMIT ?", (*states, limit))  # noqa: S608
+        return [api.Transaction.model_validate_json(row[0]) for row in rows]
+
+    def unfinished(self) -> list[api.Transaction]:
+        """What an earlier daemon left without an end."""
+        return self.recent([state for state in State if not state.final], -1)
+
+    def prune(self, now: datetime.datetime) -> None:
+        """Forget finished transactions beyond the newest 500, or older than 30 days."""
+        oldest = (now - datetime.timedelta(days=KEEP_DAYS)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        finished = "state IN ('succeeded', 'failed', 'cancelled')"
+        self._write(
+            f"DELETE FROM transactions WHERE {finished} AND (created < ? OR id NOT IN "  # noqa: S608
+            f"(SELECT id FROM transactions WHERE {finished} ORDER BY id DESC LIMIT ?))",
+            (oldest, KEEP),
+        )
+
+    def set_health(self, host: str, health: api.Health) -> None:
+        """Remember what evaluating a host at a commit said."""
+        self._write(
+            "INSERT OR REPLACE INTO health VALUES (?, ?, ?, ?)",
+            (host, health.commit or "", health.state, health.message),
+        )
+
+    def health(self, host: str) -> api.Health:
+        """What the last evaluation of a host said."""
+        rows = self._read("SELECT commit_id, state, message FROM health WHERE host = ?", (host,))
+        if not rows:
+            return api.Health(state="unknown")
+        commit, state, message = rows[0]
+        return api.Health(state=state, commit=commit or None, message=message)
+
+    def fact(self, key: str) -> str | None:
+        """A fact that was remembered; its key names everything it depends on."""
+        rows = self._read("SELECT value FROM facts WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    def remember(self, key: str, value: str) -> None:
+        """Remember a fact for good."""
+        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, value))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._guard:
+            self._connection.close()
+
+    def _migrate(self, path: Path) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise Failed(
+                f"{path} was written by a newer glixd (version {version}, this one knows {len(MIGRATIONS)}).",
+                code=ErrorCode.UNSUPPORTED_HERE,
+                hint="Start that newer glixd, or move the file away: only the log of old transactions is in it.",
+            )
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            self._connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+
+    def _read(self, statement: str, values: Sequence[object]) -> list[tuple[str, ...]]:
+        with self._guard:
+            return self._connection.execute(statement, tuple(values)).fetchall()
+
+    def _write(self, statement: str, values: Sequence[object]) -> None:
+        with self._guard:
+            self._connection.execute(statement, tuple(values))

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The flake.lock of a repository: which revision each input of the root has, and how to let nix lock one anew."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from glixd.errors import Refused
+from glixd.protocol import ErrorCode
+
+PATH: Final = "flake.lock"
+_FIRST_TIME: Final = 86400
+"""Seconds of the epoch; nix gives contents without a time of their own one of the first seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedInput:
+    """One input of the root flake."""
+
+    name: str
+    url: str | None
+    """What flake.nix asked for when it was locked."""
+    revision: str | None
+    """Its commit, else the hash of its contents."""
+    modified: str | None
+    folder: str | None
+    """The folder of the repository that a `path:./folder` input is."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockFile:
+    """A parsed flake.lock; an empty one where there is none."""
+
+    inputs: Mapping[str, LockedInput] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | None) -> LockFile:
+        """Read a flake.lock; raises ManifestInvalid when it is none."""
+        return cls() if text is None else _parse(text)
+
+    def revision(self, name: str) -> str | None:
+        """The locked revision of an input; None when it is not locked."""
+        found = self.inputs.get(name)
+        return found.revision if found else None
+
+
+def without(text: str, names: Iterable[str]) -> str:
+    """The lock with these inputs of the root left out: nix locks them anew, on every version, and nothing else."""
+    document = _document(text)
+    inputs = _root(document).get("inputs", {})
+    for name in names:
+        inputs.pop(name, None)
+    return json.dumps(document, indent=2) + "\n"
+
+
+def revision_of(locked: Mapping[str, Any]) -> str | None:
+    """What names the contents of a locked input: its commit, else its hash."""
+    found = locked.get("rev") or locked.get("narHash")
+    return str(found) if found else None
+
+
+def modified_of(locked: Mapping[str, Any]) -> str | None:
+    """When the contents of a locked input were made, RFC 3339 in UTC."""
+    seconds = locked.get("lastModified")
+    if not isinstance(seconds, int) or not _FIRST_TIME < seconds < 1 << 40:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def url_of(original: Mapping[str, Any]) -> str | None:
+    """The reference that a node of the lock was made from, spelt as people spell it."""
+    kind = original.get("type")
+    match kind:
+        case "github" | "gitlab" | "sourcehut":
+            base = f"{kind}:{original.get('owner')}/{original.get('repo')}"
+            revision = original.get("ref") or original.get("rev")
+            base = f"{base}/{revision}" if revision else base
+            return _with_query(base, original, ("dir", "host"))
+        case "indirect":
+            return str(original.get("id"))
+        case "path":
+            return _with_query(f"path:{original.get('path')}", original, ("dir",))
+        case "git":
+            return _with_query(f"git+{original.get('url')}", original, ("ref", "rev", "dir"))
+        case "tarball" | "file":
+            return _with_query(str(original.get("url")), original, ("dir",))
+        case _:
+            return None
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str) -> LockFile:
+    document = _document(text)
+    nodes = document.get("nodes", {})
+    found = {}
+    for name, target in sorted(_root(document).get("inputs", {}).items()):
+        node = nodes.get(target, {}) if isinstance(target, str) else {}
+        found[name] = _input(name, node)
+    return LockFile(found)
+
+
+def _input(name: str, node: Mapping[str, Any]) -> LockedInput:
+    locked, original = node.get("locked", {}), node.get("original", {})
+    path = original.get("path") if original.get("type") == "path" else None
+    folder = path.removeprefix("./") if isinstance(path, str) and path.startswith("./") else None
+    return LockedInput(name, url_of(original), revision_of(locked), modified_of(locked), folder)
+
+
+def _with_query(base: str, original: Mapping[str, Any], keys: Iterable[str]) -> str:
+    query = "&".join(f"{key}={original[key]}" for key in keys if key in original)
+    return f"{base}?{query}" if query else base
+
+
+def _document(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise _broken(str(error)) from None
+    if not isinstance(document, dict) or not isinstance(document.get("nodes"), dict):
+        raise _broken("it has no nodes")
+    if document.get("version") not in (5, 6, 7):
+        raise _broken(f"its version is {document.get('version')!r}")
+    return document
+
+
+def _root(document: Mapping[str, Any]) -> dict[str, Any]:
+    root = document["nodes"].get(document.get("root", "root"))
+    if not isinstance(root, dict):
+        raise _broken("it has no root")
+    return root
+
+
+def _broken(why: str) -> Refused:
+    return Refused(
+        f"{PATH} is no lock file that nix wrote: {why}.",
+        code=ErrorCode.MANIFEST_INVALID,
+        hint=f"Restore it with: git checkout -- {PATH}",
+        details={"path": PATH, "reason": why},
+    )
