@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The making of a new repository: built beside its place, then renamed into it in one step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from glixd.backends import files
+from glixd.backends.git import RefUpdate
+from glixd.backends.repository import FLAKE, LOCK, PUBLISHED_REF, Repository
+from glixd.errors import Failed, Refused
+from glixd.locking import Locker
+from glixd.model.operations import Base, Init, new_flake, plan_host, regenerated
+from glixd.protocol import ErrorCode
+from glixd.transaction import Draft, Job, Result, commit_of, outcome_of, templates
+
+
+def make_repository(
+    target: Path, request: Init, job: Job, locker: Locker, machine: str, build: Callable[[Path], Repository]
+) -> Result:
+    """Make the repository of `request` at `target`; raises Conflict when something is there, and then leaves it alone.
+
+    `build` gives the repository object of a folder: it works in a sibling of `target` until all is on the disk.
+    """
+    _check_free(target)
+    files_made = templates()
+    planned = plan_host(None, request, files_made)
+    base = Base(new_flake(request, files_made), None, {}, {}, request.system)
+    after = {**planned.files, FLAKE: regenerated(base, planned.manifests)}
+    job.step("locking the inputs")
+    after[LOCK] = locker.lock_new(after[FLAKE], job.cancellation)
+    draft = Draft(planned, dict.fromkeys(after), after, {})
+    outcome = outcome_of(draft)
+    if job.dry_run:
+        return Result(outcome)
+    job.step("writing the repository")
+    with files.translating(target):
+        beside = _beside(target, job.id)
+    try:
+        commit = _build(build(beside), draft, job, machine)
+        job.cancellation.seal()
+        _move(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    job.committed(commit)
+    return Result(outcome, commit, hosts=(request.host,))
+
+
+def _build(repository: Repository, draft: Draft, job: Job, machine: str) -> str:
+    """A whole repository with its first commit, its work tree and its index, on the disk."""
+    repository.git.initialise(job.branch)
+    try:
+        with repository.locked(job.cancellation) as held:
+            commit = repository.write(held, commit_of(job, draft, None, machine), job.cancellation)
+            if not repository.git.update_refs([RefUpdate(repository.branch, commit, None)], keep=held.keep):
+                raise Failed("git could not make the branch.", code=ErrorCode.READ_ONLY)
+            published = repository.publish(held, None, commit)
+            if published.pending or repository.git.ref(PUBLISHED_REF) != commit:
+                raise Failed(f"The new work tree can't be written: {published.pending}", code=ErrorCode.READ_ONLY)
+    finally:
+        repository.close()
+    return commit
+
+
+def _check_free(target: Path) -> None:
+    if not os.path.lexists(target):
+        return
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    raise Refused(
+        f"{target} is there already and is no repository of glixd.",
+        hint="Choose another place with --dir, or move it away.",
+        details={"path": str(target)},
+    )
+
+
+def _beside(target: Path, identifier: str) -> Path:
+    """An empty folder beside `target`, on the same file system; those of interrupted attempts go away."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.require_space(target.parent)
+    prefix = f".{target.name}.glixd-"
+    for old in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(old, ignore_errors=True)
+    folder = target.parent / f"{prefix}{identifier}"
+    folder.mkdir(mode=0o755)
+    return folder
+
+
+def _move(beside: Path, target: Path) -> None:
+    with files.translating(target):
+        for folder, _, _ in os.walk(beside):
+            files.sync_folder(Path(folder))
+        if target.is_dir():
+            target.rmdir()
+        try:
+            if not files.rename_new(beside, target):
+                beside.rename(target)
+        except FileExistsError:
+            raise Refused(f"{target} came into being meanwhile.", hint="Look at it, then try again.") from None
+        files.sync_folder(target.parent)
