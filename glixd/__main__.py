@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command glixd: arguments → settings → the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from glixd import log, settings
+from glixd.daemon import TAKEN, Daemon
+from glixd.errors import GlixError
+from glixd.protocol import COMMIT, ERRORS, VERSION, ErrorCode
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the daemon; ends the process with an exit code of the error table."""
+    sys.exit(run(_parser().parse_args(argv)))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the daemon until it ends, and say how: a sentence on standard error, an exit code."""
+    given = vars(arguments)
+    ready_fd = given.pop("ready_fd")
+    try:
+        chosen = settings.load(given, os.environ)
+        log.configure(chosen.log)
+        asyncio.run(_serve(chosen, ready_fd))
+    except GlixError as error:
+        print(f"glixd: {error.message}" + (f" {error.hint}" if error.hint else ""), file=sys.stderr)  # noqa: T201
+        return TAKEN if error.code is ErrorCode.BUSY else ERRORS[error.code].exit_code
+    except OSError as error:
+        print(f"glixd: {error.filename or 'the system'}: {error.strerror}.", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _serve(chosen: settings.Settings, ready_fd: int | None) -> None:
+    await Daemon(chosen, dict(os.environ)).run(ready_fd)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="glixd", description="The package daemon of NixOS.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"glixd {VERSION} ({COMMIT})")
+    parser.add_argument("--mode", choices=list(settings.Mode), help="user (the default) or system")
+    parser.add_argument("--repository", metavar="DIR", help="the folder of the repository")
+    parser.add_argument("--state", metavar="DIR", help="where the history of transactions and caches are kept")
+    parser.add_argument("--socket", metavar="PATH", help="the Unix socket to serve JSON-RPC on")
+    parser.add_argument("--bus", metavar="BUS", help="session, system, none, or the address of a bus")
+    parser.add_argument("--host", metavar="HOST", help="the host that is meant where none is named")
+    parser.add_argument("--idle-exit", metavar="SECONDS", help="end after so long without work; 0 means never")
+    parser.add_argument("--log", metavar="LEVEL", help="debug, info, warning or error")
+    parser.add_argument("--config", metavar="FILE", help="the configuration file")
+    parser.add_argument("--ready-fd", metavar="N", type=int, help="a descriptor to write a byte to when ready")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The daemon: builds every object once, starts the front-ends, says when it is ready, and stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+from systemd import daemon as systemd
+
+from glixd.backends.bus import Bus, BusError
+from glixd.backends.nix import Nix
+from glixd.backends.process import Processes
+from glixd.backends.repository import Repository
+from glixd.backends.state import Database
+from glixd.engine import Engine, Parts
+from glixd.errors import Failed, GlixError
+from glixd.frontends.dbus import DBusFrontend
+from glixd.frontends.jsonrpc import JsonRpcServer
+from glixd.frontends.unix_socket import listen
+from glixd.health import HealthKeeper
+from glixd.locking import Locker
+from glixd.policy import OwnerOnly
+from glixd.protocol import BUS_NAME, VERSION, ErrorCode
+from glixd.queries import Queries
+from glixd.queue import Queue
+from glixd.requests import Preparer
+from glixd.resolvers.asking import Facts
+from glixd.settings import Mode, Settings, child_environment
+from glixd.transaction import Transactor
+from glixd.watchers import Watchers
+
+log = structlog.get_logger()
+
+TAKEN: Final = 75
+"""Exit code when another daemon has the repository."""
+PATIENCE: Final = 20.0
+"""Seconds that a running transaction has to end when the daemon is asked to stop."""
+LISTEN_FDS_START: Final = 3
+
+
+class Daemon:
+    """One running daemon."""
+
+    def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._stopping = asyncio.Event()
+        self._active = time.monotonic()
+
+    async def run(self, ready_fd: int | None) -> None:
+        """Serve until asked to stop, or until there was nothing to do for long enough."""
+        os.chdir("/")
+        lock = _take_lock(self._settings.state)
+        try:
+            engine, parts = self._build()
+            await asyncio.to_thread(self._recover, engine, parts)
+            await self._serve(engine, ready_fd)
+        finally:
+            os.close(lock)
+
+    def _build(self) -> tuple[Engine, Parts]:
+        settings = self._settings
+        processes = Processes(child_environment(settings, self._environment))
+        for folder in ("home", "cache"):
+            (settings.state / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = Database(settings.state / "state.db")
+
+        def build_repository(root: Path) -> Repository:
+            return Repository(root, processes, branch=settings.branch)
+
+        repository = build_repository(Path(os.path.realpath(settings.repository)))
+        nix = Nix(processes, repository.root)
+        health = HealthKeeper(nix, database)
+        owner_adopts = settings.mode is Mode.USER
+        locker = Locker(nix, settings.state / "scratch")
+        preparer = Preparer(
+            repository, nix, Facts(nix, database), locker, default_host=settings.host, owner_adopts=owner_adopts
+        )
+        parts = Parts(
+            repository=repository,
+            queries=Queries(repository, health, preparer, mode=settings.mode, default_host=settings.host),
+            preparer=preparer,
+            transactor=Transactor(
+                repository, locker, machine=settings.host, default_system=nix.system(), owner_adopts=owner_adopts
+            ),
+            locker=locker,
+            queue=Queue(pending=settings.pending, pending_per_uid=settings.pending_per_uid),
+            health=health,
+            database=database,
+            authority=OwnerOnly(os.getuid()),
+            watchers=Watchers(),
+            build_repository=build_repository,
+            mode=settings.mode,
+            default_host=settings.host,
+            branch=settings.branch or "main",
+            evaluate=settings.evaluate,
+        )
+        return Engine(parts), parts
+
+    def _recover(self, engine: Engine, parts: Parts) -> None:
+        """Finish what an earlier daemon left; a repository that can't be written now is still read."""
+        if parts.repository.exists:
+            try:
+                parts.repository.check_index()
+                with parts.repository.locked():
+                    pass
+            except GlixError as error:
+                log.warning("the repository could not be recovered yet", reason=error.message)
+        engine.recover()
+
+    async def _serve(self, engine: Engine, ready_fd: int | None) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        listener, own = self._listener()
+        server = JsonRpcServer(engine, listener)
+        await server.start()
+        bus = await self._bus()
+        frontend = DBusFrontend(engine, bus) if bus else None
+        if bus and frontend:
+            await frontend.start()
+            await self._own_name(bus)
+            bus.lost.add_done_callback(self._bus_lost)
+        log.info("ready", version=VERSION, mode=self._settings.mode.value, repository=str(self._settings.repository))
+        _say_ready(ready_fd)
+        await self._until_stopped(engine, server, frontend)
+        systemd.notify("STOPPING=1")
+        if own:
+            self._settings.socket.unlink(missing_ok=True)
+        server.drain()  # whoever connected before the socket went is still served
+        stops = [engine.stop(PATIENCE), server.stop(), *([frontend.stop()] if frontend else [])]
+        await asyncio.gather(*stops)
+        if bus:
+            await bus.close()
+        log.info("stopped")
+
+    def _listener(self) -> tuple[socket.socket, bool]:
+        """The socket to serve, and whether its file is ours: systemd's where it activated us, else our own."""
+        handed = systemd.listen_fds(unset_environment=True)
+        if handed:
+            return socket.socket(fileno=LISTEN_FDS_START), False
+        return listen(self._settings.socket), True
+
+    async def _bus(self) -> Bus | None:
+        if self._settings.bus == "none":
+            return None
+        try:
+            return await Bus.connect(self._settings.bus)
+        except (BusError, Failed) as error:
+            if self._settings.mode is Mode.SYSTEM:
+                raise
+            log.warning("there is no bus to serve", reason=error.message)
+            return None
+
+    async def _own_name(self, bus: Bus) -> None:
+        try:
+            await bus.request_name(BUS_NAME)
+        except GlixError as error:
+            if self._settings.mode is Mode.SYSTEM:
+                raise
+            log.warning("the bus name belongs to somebody else", reason=error.message)
+
+    def _bus_lost(self, lost: asyncio.Future[BusError]) -> None:
+        """Without its bus a daemon that was activated by it can't be reached again: end, and be started anew."""
+        if not self._stopping.is_set():
+            log.warning("the bus is gone", reason=str(lost.result()))
+            if self._settings.mode is Mode.SYSTEM:
+                self._stopping.set()
+
+    async def _until_stopped(self, engine: Engine, server: JsonRpcServer, frontend: DBusFrontend | None) -> None:
+        """Wait for a signal, or for a time without work, connections or calls."""
+        watchdog = int(self._environment.get("WATCHDOG_USEC", "0")) / 2_000_000
+        idle = self._settings.idle_exit
+        tick = min(filter(None, (watchdog, idle / 4 if idle else 0, 5.0)))
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), tick)
+            if watchdog:
+                systemd.notify("WATCHDOG=1")
+            if engine.busy or server.connections or (frontend and frontend.calls):
+                self._active = time.monotonic()
+            elif idle and time.monotonic() - self._active >= idle:
+                log.info("nothing to do, so this daemon ends")
+                return
+
+
+def _take_lock(state: Path) -> int:
+    """The right to serve the repository whose state this is; exits with 75 when another daemon has it."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Failed(
+            "Another glixd serves this repository already.",
+            code=ErrorCode.BUSY,
+            hint="Use that one, or stop it first.",
+        ) from None
+    return descriptor
+
+
+def _say_ready(ready_fd: int | None) -> None:
+    systemd.notify("READY=1")
+    if ready_fd is None:
+        return
+    with suppress(OSError):
+        os.write(ready_fd, b"\n")
+    os.close(ready_fd)
+    sys.stderr.flush()

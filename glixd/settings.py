@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The settings of the daemon: argument before environment before file before default, in one frozen value."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from glixd.errors import InvalidRequest
+from glixd.protocol import (
+    MAX_PENDING,
+    MAX_PENDING_PER_UID,
+    SYSTEM_REPOSITORY,
+    SYSTEM_SOCKET,
+    user_repository,
+    user_socket,
+    user_state,
+)
+
+PREFIX: Final = "GLIXD_"
+"""`GLIXD_IDLE_EXIT=30` is `idle_exit = 30` of the file."""
+HOST_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+PASSED_ON: Final = re.compile(
+    r"NIX_(STORE|STATE|LOG|CONF)_DIR|NIX_REMOTE|NIX_SSL_CERT_FILE|(https?|all|no|ftp)_proxy|TMPDIR|LOCALE_ARCHIVE|PATH",
+    re.IGNORECASE | re.ASCII,
+)
+"""What children of a user's daemon are given of the environment it was started in; nothing else."""
+
+
+class Mode(StrEnum):
+    """Whose daemon this is."""
+
+    USER = "user"
+    SYSTEM = "system"
+
+
+def _host_name(name: str) -> str:
+    if not HOST_NAME.fullmatch(name):
+        raise ValueError("lower-case letters, digits and -, at most 63, no - in front")
+    return name
+
+
+class Settings(BaseModel):
+    """Everything that can be configured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Mode = Mode.USER
+    repository: Path = Field(description="The folder of the repository.")
+    state: Path = Field(description="Where the history of transactions and caches are kept.")
+    socket: Path = Field(description="The Unix socket of JSON-RPC.")
+    bus: str = Field("session", description="session, system, none, or the address of a bus.")
+    host: Annotated[str, AfterValidator(_host_name)] = Field(description="The host that is meant where none is named.")
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/-]{0,99}$")] | None = Field(
+        None, description="The branch that manifests are kept on; by default that of HEAD at first contact."
+    )
+    evaluate: bool = Field(True, description="Evaluate the hosts that a change concerns.")
+    idle_exit: float = Field(60.0, ge=0, description="Seconds without work after which the daemon ends; 0 means never.")
+    pending: int = Field(MAX_PENDING, ge=1, description="Transactions under way, of all callers together.")
+    pending_per_uid: int = Field(MAX_PENDING_PER_UID, ge=1, description="Transactions under way of one uid.")
+    log: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+
+
+def load(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """The settings; raises InvalidArgument that names the source, the key and the reason."""
+    mode = Mode(arguments.get("mode") or environment.get("GLIX_MODE") or Mode.USER)
+    path = Path(arguments.get("config") or _config_path(mode, environment))
+    given = {name: value for name, value in arguments.items() if value is not None and name != "config"}
+    merged = {**_from_file(path), **_from_environment(environment), **given, "mode": mode}
+    try:
+        return Settings.model_validate({**_defaults(mode, merged, environment), **merged})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequest(
+            f"The setting {key} is wrong: {first['msg']}.",
+            hint=f"It comes from an argument, a variable {PREFIX}{key.upper()} or {path}.",
+            details={"argument": key, "reason": str(first["msg"])},
+        ) from None
+
+
+def child_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of git and nix: constructed, with an allow-list of what a user's own daemon passes on."""
+    home = settings.state / "home"
+    passed = {}
+    if settings.mode is Mode.USER:
+        passed = {name: value for name, value in environment.items() if PASSED_ON.fullmatch(name)}
+    return {
+        "PATH": "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin",
+        **passed,
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(settings.state / "cache"),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_STATE_HOME": str(home / ".local/state"),
+        "XDG_DATA_HOME": str(home / ".local/share"),
+        "NIX_USER_CONF_FILES": "",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def _defaults(mode: Mode, merged: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    host = socket.gethostname().partition(".")[0].lower()
+    if mode is Mode.SYSTEM:
+        return {
+            "repository": Path(SYSTEM_REPOSITORY),
+            "state": Path("/var/lib/glixd/state"),
+            "socket": Path(SYSTEM_SOCKET),
+            "bus": "system",
+            "host": host,
+        }
+    repository = os.path.abspath(merged.get("repository") or user_repository(environment))
+    own = os.path.realpath(repository) == os.path.realpath(user_repository(environment))
+    return {
+        "repository": Path(repository),
+        "state": Path(user_state(environment, repository)),
+        "socket": Path(user_socket(environment, repository)),
+        "bus": "session" if own and environment.get("DBUS_SESSION_BUS_ADDRESS") else "none",
+        "host": host,
+    }
+
+
+def _config_path(mode: Mode, environment: Mapping[str, str]) -> str:
+    if mode is Mode.SYSTEM:
+        return "/etc/glixd/config.toml"
+    home = environment.get("HOME") or os.path.expanduser("~")
+    return os.path.join(environment.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "glixd", "config.toml")
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidRequest(
+            f"{path} can't be read: {error}.", details={"argument": str(path), "reason": str(error)}
+        ) from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    names = {name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
+    return {name: value for name, value in names.items() if name in Settings.model_fields}

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who is told what: progress to those who watch a transaction, at most ten times a second, and the last event always."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from glixd.api import ProgressEvent
+from glixd.protocol import PROGRESS_PER_SECOND, State
+
+INTERVAL: Final = 1 / PROGRESS_PER_SECOND
+LINES: Final = 200
+"""Log lines that wait for a slow reader; older ones are dropped, the log itself keeps them."""
+
+
+class Client(Protocol):
+    """One connection, as a front-end sees it."""
+
+    def progress(self, event: ProgressEvent) -> bool:
+        """Send an event; False when the reader is slow and it was not taken."""
+
+    def changed(self, host: str) -> None:
+        """The manifest of a host changed."""
+
+
+class Observer(Protocol):
+    """A transport that tells everybody: never more than the id of a transaction and its state."""
+
+    def added(self, transaction: str, state: State) -> None:
+        """A transaction began."""
+
+    def state_changed(self, transaction: str, state: State) -> None:
+        """A transaction is in another state."""
+
+    def removed(self, transaction: str) -> None:
+        """A transaction can only be looked up from now on."""
+
+    def changed(self, host: str) -> None:
+        """The manifest of a host changed."""
+
+
+class Watchers:
+    """The connections and what each of them watches. Lives on the event loop."""
+
+    def __init__(self) -> None:
+        self._clients: dict[Client, dict[str, _Feed]] = {}
+        self._observers: list[Observer] = []
+
+    def attach(self, client: Client) -> None:
+        """A connection came."""
+        self._clients.setdefault(client, {})
+
+    def detach(self, client: Client) -> None:
+        """A connection went; nothing is cancelled by that."""
+        for feed in self._clients.pop(client, {}).values():
+            feed.close()
+
+    def observe(self, observer: Observer) -> None:
+        """Tell this transport about everything that everybody may know."""
+        self._observers.append(observer)
+
+    def watch(self, client: Client, transaction: str) -> None:
+        """Send `client` the progress of a transaction from now on."""
+        feeds = self._clients.setdefault(client, {})
+        if transaction not in feeds:
+            feeds[transaction] = _Feed(client)
+
+    def unwatch(self, client: Client, transaction: str) -> None:
+        """Stop sending it."""
+        feed = self._clients.get(client, {}).pop(transaction, None)
+        if feed:
+            feed.close()
+
+    def progress(self, event: ProgressEvent) -> None:
+        """Offer an event to everybody who watches its transaction; a final one ends their watching."""
+        final = State(event.state).final
+        for feeds in list(self._clients.values()):
+            feed = feeds.get(event.transaction)
+            if feed:
+                feed.offer(event, final=final)
+            if final:
+                feeds.pop(event.transaction, None)
+
+    def added(self, transaction: str, state: State) -> None:
+        """A transaction began."""
+        for observer in self._observers:
+            observer.added(transaction, state)
+
+    def state_changed(self, transaction: str, state: State) -> None:
+        """A transaction is in another state."""
+        for observer in self._observers:
+            observer.state_changed(transaction, state)
+
+    def removed(self, transaction: str) -> None:
+        """A transaction can only be looked up from now on."""
+        for observer in self._observers:
+            observer.removed(transaction)
+
+    def changed(self, host: str) -> None:
+        """The manifest of a host changed: everybody is told."""
+        for client in list(self._clients):
+            client.changed(host)
+        for observer in self._observers:
+            observer.changed(host)
+
+
+class _Feed:
+    """The events of one transaction on their way to one client: the newest wins, log lines add up."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._waiting: ProgressEvent | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._next = 0.0
+
+    def offer(self, event: ProgressEvent, *, final: bool) -> None:
+        if self._waiting is not None:
+            lines = (*self._waiting.lines, *event.lines)[-LINES:]
+            event = event.model_copy(update={"lines": lines})
+        self._waiting = event
+        loop = asyncio.get_running_loop()
+        if final or (self._timer is None and loop.time() >= self._next):
+            self._send()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._next, self._send)
+
+    def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None
+        self._waiting = None
+
+    def _send(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._next = loop.time() + INTERVAL
+        if self._client.progress(self._waiting):
+            self._waiting = None
+        else:
+            self._timer = loop.call_at(self._next, self._send)
