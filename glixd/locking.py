@@ -48,11 +48,13 @@ class Locker:
         folders = relative_folders(flake)
         contents = [f"{name} {snapshot.git.ref(f'{snapshot.commit}:{name}')}" for name in folders]
         key = hashlib.sha256("\0".join([flake, lock or "", *contents]).encode()).hexdigest()
-        if key not in self._known:
+        locked = self._known.get(key)
+        if locked is None:
             moved = moved_folders(snapshot, lock)
             start = lockfile.without(lock, moved) if lock is not None and moved else lock
-            self._remember(key, self._run(snapshot, flake, start, folders, cancellation))
-        return self._known[key] or None
+            locked = self._run(snapshot, flake, start, folders, cancellation)
+            self._remember(key, locked)
+        return locked or None
 
     def lock_new(self, flake: str, cancellation: Cancellation) -> str:
         """The flake.lock of a repository that is still to be made."""

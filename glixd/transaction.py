@@ -19,7 +19,7 @@ from glixd import api
 from glixd.api import Caller
 from glixd.backends.git import Commit, Person
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import FLAKE, LOCK, SCRATCH_REF, Held, Repository, Snapshot, adopted_blob
+from glixd.backends.repository import FLAKE, LOCK, SCRATCH_REF, BranchMoved, Held, Repository, Snapshot, adopted_blob
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker, moved_folders
 from glixd.model.flakefile import FlakeFile
@@ -28,6 +28,8 @@ from glixd.model.operations import Init, Plan, Regenerate, Request, manifest_pat
 from glixd.protocol import ErrorCode
 
 COMMITTER: Final = Person("glixd", "glixd@localhost")
+ATTEMPTS: Final = 3
+"""How often a change is computed anew because somebody committed meanwhile."""
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
@@ -89,22 +91,28 @@ class Transactor:
         """Carry a job through; raises the error that ended it, and then nothing was changed."""
         job.cancellation.check()
         with self._repository.locked(job.cancellation) as held:
-            snapshot = self._repository.snapshot()
-            job.step("computing the change")
-            draft = self._draft(snapshot, job, held)
-            if not draft.changed:
-                return Result(api.Outcome(summary=draft.plan.summary, changed=False))
-            outcome = outcome_of(draft)
-            if job.dry_run:
-                return Result(outcome)
-            job.step("writing the commit")
-            commit = self._repository.write(
-                held, commit_of(job, draft, snapshot.commit, self.machine), job.cancellation
-            )
-            self._verify(commit, draft)
-            job.cancellation.seal()
-            self._repository.commit_point(held, commit, snapshot.commit)
-            return self._publish(job, draft, outcome, held, snapshot.commit, commit)
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    return self._attempt(job, held)
+                except BranchMoved:
+                    job.step("somebody committed meanwhile; starting again from there")
+            return self._attempt(job, held)
+
+    def _attempt(self, job: Job, held: Held) -> Result:
+        snapshot = self._repository.snapshot()
+        job.step("computing the change")
+        draft = self._draft(snapshot, job, held)
+        if not draft.changed:
+            return Result(api.Outcome(summary=draft.plan.summary, changed=False))
+        outcome = outcome_of(draft)
+        if job.dry_run:
+            return Result(outcome)
+        job.step("writing the commit")
+        commit = self._repository.write(held, commit_of(job, draft, snapshot.commit, self.machine), job.cancellation)
+        self._verify(commit, draft)
+        job.cancellation.seal()
+        self._repository.commit_point(held, commit, snapshot.commit)
+        return self._publish(job, draft, outcome, held, snapshot.commit, commit)
 
     # -- preparing -----------------------------------------------------------------------------------------------
 
@@ -135,22 +143,25 @@ class Transactor:
         for path, data in edits.items():
             reason = self._why_not_adopted(snapshot, path, data, job, unresolved)
             if reason:
-                raise _edited(path, reason)
+                raise _edited(path, *reason)
         return {path: data for path, data in edits.items() if data is not None}
 
     def _why_not_adopted(
         self, snapshot: Snapshot, path: str, data: bytes | None, job: Job, unresolved: list[str]
-    ) -> str | None:
+    ) -> tuple[str, str] | None:
+        """Why an edit can't be taken over, and what to do about it."""
+        put_back = f"Put it back with: git checkout -- {path}"
         if not self._owner_adopts:
-            return "it differs from the commit"
+            return "it differs from the commit", put_back
         if data is None:
-            return "it is gone"
+            return "it is gone", put_back
         if path in unresolved:
-            return "it was edited while a change was published, and the two conflict"
+            resolve = f"See: git diff -- {path}   Edit it until it says what you want, or put it back with: git checkout -- {path}"
+            return "it was edited while a change was published, and the two conflict", resolve
         if path == FLAKE and not isinstance(job.request, Regenerate):
             now, then = FlakeFile.parse(_text(data, path)), FlakeFile.parse(snapshot.text(path) or "")
             if (now.inputs_region, now.hosts_region) != (then.inputs_region, then.hosts_region):
-                return "a region that glixd writes was edited"
+                return "a region that glixd writes was edited", f"{put_back}   or write it anew with: glixctl regen"
         return None
 
     def _refuse_untracked(self, host: str) -> None:
@@ -310,11 +321,11 @@ def _compare(planned: Plan, locked: LockFile) -> None:
             )
 
 
-def _edited(path: str, reason: str) -> Refused:
+def _edited(path: str, reason: str, hint: str) -> Refused:
     return Refused(
         f"{path} was edited by hand: {reason}.",
         code=ErrorCode.MANAGED_FILE_EDITED,
-        hint=f"Put it back with: git checkout -- {path}",
+        hint=hint,
         details={"path": path, "reason": reason},
     )
 
@@ -323,4 +334,6 @@ def _text(data: bytes, path: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise _edited(path, f"it is no UTF-8 text (byte {error.start})") from None
+        raise _edited(
+            path, f"it is no UTF-8 text (byte {error.start})", f"Put it back with: git checkout -- {path}"
+        ) from None

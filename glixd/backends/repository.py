@@ -44,6 +44,10 @@ SETTLE: Final = 1.0
 """Seconds for which a lock file of ours must stand unchanged before it counts as left behind."""
 
 
+class BranchMoved(Refused):
+    """Somebody committed while a change was prepared; the change starts again from there."""
+
+
 class Snapshot:
     """What one commit says: the managed files and the manifests of the hosts."""
 
@@ -70,7 +74,7 @@ class Snapshot:
     @cached_property
     def managed(self) -> dict[str, Entry]:
         """The files that glixd writes, by path."""
-        top = {name: self.root[name] for name in (FLAKE, LOCK) if name in self.root}
+        top = {name: entry for name in (FLAKE, LOCK) if (entry := self.root.get(name))}
         return top | {manifest_path(host): entry for host, entry in self.hosts.items()}
 
     def text(self, path: str) -> str | None:
@@ -92,9 +96,9 @@ class Snapshot:
             return adopted.get(path) or self.text(path)
 
         flake = text(FLAKE)
-        if flake is None:
+        if flake is None or not self.root[FLAKE].is_regular:
             raise Refused(
-                f"The repository {self._repository.root} has no flake.nix, so it is none that glixd can keep.",
+                f"The repository {self._repository.root} has no plain file flake.nix, so it is none that glixd can keep.",
                 hint="Make a new one in another folder: glixctl --dir FOLDER init",
             )
         FlakeFile.parse(flake)
@@ -252,26 +256,30 @@ class Repository:
 
     def hosts_of(self, tree: str) -> dict[str, Entry]:
         """The hosts in a `hosts` folder, by the name of its tree."""
-        if tree not in self._hosts:
+        known = self._hosts.get(tree)
+        if known is None:
             _bound(self._hosts, 16)
             entries = sorted(self.git.tree(tree).items())
             found = {
                 name: self._host_entry(entry) for name, entry in entries if entry.is_tree and HOST_NAME.fullmatch(name)
             }
-            self._hosts[tree] = {name: entry for name, entry in found.items() if entry is not None}
-        return self._hosts[tree]
+            known = {name: entry for name, entry in found.items() if entry is not None}
+            self._hosts[tree] = known
+        return known
 
     def manifest_of(self, blob: str, path: str) -> Manifest:
         """The parsed manifest of that blob; a blob never changes, so it is parsed once."""
-        if blob not in self._manifests:
+        known = self._manifests.get(blob)
+        if known is None:
             found = self.git.read(blob)
             if found is None:
                 raise Failed(
                     f"The object {blob} of {path} is missing.", code=ErrorCode.READ_ONLY, hint="Run git fsck there."
                 )
+            known = Manifest.parse(_decoded(found.data, path), path)
             _bound(self._manifests, 4096)
-            self._manifests[blob] = Manifest.parse(_decoded(found.data, path), path)
-        return self._manifests[blob]
+            self._manifests[blob] = known
+        return known
 
     @property
     def is_published(self) -> bool:
@@ -319,7 +327,7 @@ class Repository:
         if now == commit:
             return
         if now != base:
-            raise Refused(f"The branch {self.branch} moved while the change was prepared.", hint="Try again.")
+            raise BranchMoved(f"The branch {self.branch} moved while the change was prepared.", hint="Try again.")
         for lock in self._ref_locks():
             if lock.exists():
                 raise _busy(lock)
@@ -376,10 +384,10 @@ class Repository:
 
     def _host_entry(self, folder: Entry) -> Entry | None:
         if folder.oid not in self._host_entries:
-            _bound(self._host_entries, 65536)
             entry = self.git.tree(folder.oid).get("glix.toml")
+            _bound(self._host_entries, 65536)
             self._host_entries[folder.oid] = entry if entry and entry.is_regular else None
-        return self._host_entries[folder.oid]
+        return self._host_entries.get(folder.oid)
 
     def _take(self, descriptor: int, cancellation: Cancellation | None) -> None:
         deadline = time.monotonic() + BUSY_AFTER

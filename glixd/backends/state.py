@@ -9,13 +9,18 @@ from __future__ import annotations
 import datetime
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+import structlog
 
 from glixd import api
 from glixd.errors import Failed
 from glixd.protocol import ErrorCode, State
+
+log = structlog.get_logger()
 
 KEEP: Final = 500
 """Finished transactions that are kept."""
@@ -42,10 +47,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._guard = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._migrate(path)
+        self._connection = self._open(path)
 
     def save(self, transaction: api.Transaction) -> None:
         """Write a transaction, new or changed."""
@@ -109,21 +111,65 @@ class Database:
         with self._guard:
             self._connection.close()
 
-    def _migrate(self, path: Path) -> None:
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise Failed(
-                f"{path} was written by a newer glixd (version {version}, this one knows {len(MIGRATIONS)}).",
-                code=ErrorCode.UNSUPPORTED_HERE,
-                hint="Start that newer glixd, or move the file away: only the log of old transactions is in it.",
+    def _open(self, path: Path) -> sqlite3.Connection:
+        """The database; a damaged one is moved aside, and one that can't be written is kept in memory alone."""
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError as error:
+            log.warning(
+                "the state database can't be written, so nothing is remembered", path=str(path), reason=str(error)
             )
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            self._connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+            return _connect(":memory:")
+        except sqlite3.DatabaseError as error:
+            log.warning("the state database is damaged and starts anew", path=str(path), reason=str(error))
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.replace(path.with_name(f"{path.name}.damaged"))
+            return _connect(path)
 
     def _read(self, statement: str, values: Sequence[object]) -> list[tuple[str, ...]]:
-        with self._guard:
+        with self._guard, _translating():
             return self._connection.execute(statement, tuple(values)).fetchall()
 
     def _write(self, statement: str, values: Sequence[object]) -> None:
-        with self._guard:
+        with self._guard, _translating():
             self._connection.execute(statement, tuple(values))
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
+    """A connection to a database of the newest version."""
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path | str) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise Failed(
+            f"{path} was written by a newer glixd (version {version}, this one knows {len(MIGRATIONS)}).",
+            code=ErrorCode.UNSUPPORTED_HERE,
+            hint="Start that newer glixd, or move the file away: only the log of old transactions is in it.",
+        )
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+@contextmanager
+def _translating() -> Iterator[None]:
+    """What the database can't do, as an error that is told."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        raise Failed(
+            f"The state database can't be used: {error}.",
+            code=ErrorCode.NO_SPACE if full else ErrorCode.READ_ONLY,
+            hint="Free some room and try again." if full else "Look at the permissions of the state folder.",
+        ) from error
