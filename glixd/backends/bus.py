@@ -84,8 +84,8 @@ class BusError(Failed):
 class Bus:
     """One authenticated connection to a bus.
 
-    `lost` is done when the connection has ended, with the reason. `handler` is given every method call for us; it may
-    not block, and answers by `answer` or `refuse`.
+    `lost` is done when the connection has ended, with the reason. `handler` is given every method call for us, with its
+    `size` in bytes; it may not block, and answers by `answer` or `refuse`.
     """
 
     def __init__(self) -> None:
@@ -477,6 +477,7 @@ class _Stream(asyncio.Protocol):
         message = _unmarshalled(data)
         if message is None:
             return
+        message.size = len(data)
         try:
             self._bus._received(message)
         except Exception:  # the door: one message that we can't serve must not end the connection

@@ -9,6 +9,8 @@ transaction and where it is, everything else goes to those who watch it.
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +45,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _UNDER_WAY: Final = 64
-"""Calls of one connection that run at the same time."""
-_UNDER_WAY_IN_ALL: Final = 2048
+"""Calls of one connection that run at the same time; more of them wait."""
+_UNDER_WAY_PER_UID: Final = 512
+_WAITING: Final = 256
+"""Calls of one connection that wait; more of them are refused."""
+_WAITING_BYTES: Final = 512 * 1024
+_WAITING_BYTES_IN_ALL: Final = 8 * 1024 * 1024
 _MANAGER_VALUES: Final = {"version": VERSION, "commit": COMMIT}
 _ON_REQUEST: Final = ("log", "outcome")
 """Properties that GetManagedObjects leaves out for their size."""
@@ -82,6 +88,10 @@ class DBusFrontend:
         self._bus = bus
         self._clients: dict[str, _BusClient] = {}
         self._under_way = 0
+        self._per_uid: Counter[int] = Counter()
+        self._held: dict[int, dict[_BusClient, None]] = {}
+        """By uid: connections whose calls wait because the uid has too many under way."""
+        self._waiting_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopped = False
@@ -98,7 +108,7 @@ class DBusFrontend:
 
     @property
     def calls(self) -> int:
-        """How many calls are under way."""
+        """How many calls run or wait."""
         return self._under_way
 
     async def start(self) -> None:
@@ -159,49 +169,87 @@ class DBusFrontend:
     # -- calls -----------------------------------------------------------------------------------------------------
 
     def _handle(self, message: Message) -> None:
-        """Start a call, unless its caller or all of them have too many under way."""
-        client = self._clients.get(message.sender)
-        if client is None:
-            client = self._clients[message.sender] = _BusClient(self._bus, message.sender)
-            self._engine.attach(client)
-        if len(client.calls) >= _UNDER_WAY or self._under_way >= _UNDER_WAY_IN_ALL:
-            limit = _UNDER_WAY if len(client.calls) >= _UNDER_WAY else _UNDER_WAY_IN_ALL
-            text = f"{limit} calls are under way, which is the most there may be."
-            self._refuse(message, InvalidRequest(text, code=ErrorCode.LIMIT_EXCEEDED, details={"limit": limit}))
+        """Take a call in, unless too many of its connection wait already."""
+        client = self._clients.get(message.sender) or self._welcome(message.sender)
+        if not client.has_room(message.size) or self._waiting_bytes + message.size > _WAITING_BYTES_IN_ALL:
+            self._refuse(message, _too_many())
             return
-        task = asyncio.get_running_loop().create_task(self._serve(message, client))
-        client.calls[task] = message.interface == MANAGER_INTERFACE and _is_mutation(message.member)
-        self._under_way += 1
-        self._idle.clear()
-        task.add_done_callback(client.done)
-        task.add_done_callback(self._done)
+        client.waiting.append(message)
+        client.waiting_bytes += message.size
+        self._waiting_bytes += message.size
+        self._count(1)
+        self._advance(client)
 
-    def _done(self, _: asyncio.Task[None]) -> None:
-        self._under_way -= 1
-        if not self._under_way:
+    def _welcome(self, name: str) -> _BusClient:
+        client = self._clients[name] = _BusClient(self._bus, name)
+        self._engine.attach(client)
+        client.introduction = asyncio.get_running_loop().create_task(self._introduce(client))
+        return client
+
+    async def _introduce(self, client: _BusClient) -> None:
+        """Learn from the bus who a connection is; its calls wait for that."""
+        try:
+            uid = await self._bus.uid(client.name)
+        except BusError as error:
+            log.debug("the caller is gone", sender=client.name, error=error.name)
+            self._vanished(client.name)
+            return
+        client.caller = Caller(uid=uid, login=login(uid), address=client.name)
+        self._advance(client)
+
+    def _advance(self, client: _BusClient) -> None:
+        """Start the calls that wait, as many as may run of the connection and of its uid."""
+        caller = client.caller
+        while caller is not None and client.waiting and len(client.calls) < _UNDER_WAY:
+            if self._per_uid[caller.uid] >= _UNDER_WAY_PER_UID:
+                self._held.setdefault(caller.uid, {})[client] = None
+                return
+            message = self._next(client)
+            self._per_uid[caller.uid] += 1
+            task = asyncio.get_running_loop().create_task(self._serve(message, caller, client))
+            client.calls[task] = message.interface == MANAGER_INTERFACE and _is_mutation(message.member)
+            task.add_done_callback(functools.partial(self._done, client, caller.uid))
+
+    def _next(self, client: _BusClient) -> Message:
+        message = client.waiting.popleft()
+        client.waiting_bytes -= message.size
+        self._waiting_bytes -= message.size
+        return message
+
+    def _done(self, client: _BusClient, uid: int, task: asyncio.Task[None]) -> None:
+        del client.calls[task]
+        self._per_uid[uid] -= 1
+        self._count(-1)
+        self._advance(client)
+        self._advance_held(uid)
+        if not self._per_uid[uid]:
+            del self._per_uid[uid]
+
+    def _advance_held(self, uid: int) -> None:
+        """Connections of one uid take turns when it has too many calls under way."""
+        held = self._held.get(uid, {})
+        while held and self._per_uid[uid] < _UNDER_WAY_PER_UID:
+            client = next(iter(held))
+            del held[client]
+            self._advance(client)
+        if not held:
+            self._held.pop(uid, None)
+
+    def _count(self, change: int) -> None:
+        self._under_way += change
+        if self._under_way:
+            self._idle.clear()
+        else:
             self._idle.set()
 
-    async def _serve(self, message: Message, client: _BusClient) -> None:
+    async def _serve(self, message: Message, caller: Caller, client: _BusClient) -> None:
         try:
-            caller = await self._caller(message.sender)
-            if caller is None:
-                return
             signature, body = await self._dispatch(message, caller, client)
             self._bus.answer(message, signature, body)
         except asyncio.CancelledError:
             self._refuse(message, _stopping(message.member))
         except Exception as error:  # noqa: BLE001 — the door: what is not for callers is logged and named Internal
             self._refuse(message, explained(error, message.member))
-
-    async def _caller(self, sender: str) -> Caller | None:
-        """Who calls, as the bus knows it; None when the caller is gone already."""
-        try:
-            uid = await self._bus.uid(sender)
-        except BusError as error:
-            log.debug("the caller is gone", sender=sender, error=error.name)
-            self._vanished(sender)
-            return None
-        return Caller(uid=uid, login=login(uid), address=sender)
 
     def _refuse(self, message: Message, error: GlixError) -> None:
         if self._bus.lost.done():
@@ -215,6 +263,9 @@ class DBusFrontend:
     def _vanished(self, name: str) -> None:
         """Forget a connection that left: nobody is told its progress or waits for it, its transactions go on."""
         if client := self._clients.pop(name, None):
+            while client.waiting:
+                self._next(client)
+                self._count(-1)
             client.leave()
             self._engine.detach(client)
 
@@ -344,9 +395,17 @@ class _BusClient:
 
     def __init__(self, bus: Bus, name: str) -> None:
         self._bus = bus
-        self._name = name
+        self.name = name
+        self.caller: Caller | None = None
+        self.introduction: asyncio.Task[None] | None = None
+        self.waiting: deque[Message] = deque()
+        self.waiting_bytes = 0
         self.calls: dict[asyncio.Task[None], bool] = {}
         """What it has under way, and whether that is a mutation, which goes on without it."""
+
+    def has_room(self, size: int) -> bool:
+        """Whether one more call of that size may wait."""
+        return len(self.waiting) < _WAITING and self.waiting_bytes + size <= _WAITING_BYTES
 
     def progress(self, event: api.ProgressEvent) -> bool:
         """Send the progress of a transaction, unless the bus is slow to take what it was sent before."""
@@ -355,15 +414,11 @@ class _BusClient:
         if self._bus.congested:
             return False
         body = [encoded(event)]
-        self._bus.signal(_path(event.transaction), TRANSACTION_INTERFACE, "Progress", "a{sv}", body, self._name)
+        self._bus.signal(_path(event.transaction), TRANSACTION_INTERFACE, "Progress", "a{sv}", body, self.name)
         return True
 
     def changed(self, host: str) -> None:
         """Nothing: on the bus everybody is told at once."""
-
-    def done(self, task: asyncio.Task[None]) -> None:
-        """Account for the end of a call."""
-        del self.calls[task]
 
     def leave(self) -> None:
         """Give up waiting for somebody who is gone."""
@@ -424,6 +479,15 @@ def _wrong_arguments(row: api.Operation, taken: Sequence[tuple[str, str]], given
 def _is_mutation(member: str) -> bool:
     row = api.OPERATIONS.get(member)
     return row is not None and row.kind is api.Kind.MUTATION
+
+
+def _too_many() -> InvalidRequest:
+    return InvalidRequest(
+        f"{_UNDER_WAY} calls of this connection are under way, and too many wait behind them.",
+        code=ErrorCode.LIMIT_EXCEEDED,
+        hint="Wait for answers.",
+        details={"limit": _WAITING},
+    )
 
 
 def _stopping(operation: str) -> Cancelled:

@@ -403,16 +403,44 @@ async def test_a_caller_that_wants_no_answer_gets_none_and_is_served(tmp_path: P
 
 
 @on_loop
-async def test_calls_of_one_connection_that_are_under_way_are_limited(tmp_path: Path) -> None:
+async def test_calls_of_one_connection_wait_and_then_are_refused_and_others_are_served(tmp_path: Path) -> None:
     async with world(tmp_path) as it, it.peer() as peer, it.peer() as other:
         transaction = (await peer.add()).rpartition("/")[2]
-        waits = [asyncio.create_task(peer.call("Wait", "sa{sv}", transaction, {})) for _ in range(64)]
-        await until(lambda: it.engine.pending_waits == 64)
+        waits = [asyncio.create_task(peer.call("Wait", "sa{sv}", transaction, {})) for _ in range(64 + 256)]
+        await until(lambda: it.frontend.calls == 64 + 256)
+        assert it.engine.pending_waits == 64
         with refused(ERROR_PREFIX + "LimitExceeded"):
             await peer.call("Ping")
         assert await other.call("Ping")
         it.engine.move(transaction, State.SUCCEEDED)
-        assert len(await asyncio.gather(*waits)) == 64
+        assert len(await asyncio.gather(*waits)) == 64 + 256
+
+
+@on_loop
+async def test_bytes_that_wait_are_limited_too_and_leave_with_their_connection(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        async with it.peer() as peer:
+            transaction = (await peer.add()).rpartition("/")[2]
+            calls = [asyncio.create_task(peer.call("Wait", "sa{sv}", transaction, {})) for _ in range(64)]
+            large = {"reason": Variant("s", "x" * 200_000)}
+            calls += [asyncio.create_task(peer.call("Add", "asa{sv}", ["firefox"], large)) for _ in range(2)]
+            await until(lambda: it.frontend.calls == 66)
+            with refused(ERROR_PREFIX + "LimitExceeded"):
+                await peer.call("Add", "asa{sv}", ["firefox"], large)
+        await asyncio.gather(*calls, return_exceptions=True)
+        await until(lambda: it.frontend.calls == 0)
+        assert it.frontend._waiting_bytes == 0
+
+
+@on_loop
+async def test_a_flood_of_connections_is_answered_completely(tmp_path: Path) -> None:
+    async def pipeline(it: World) -> int:
+        async with it.peer() as peer:
+            return len(await asyncio.gather(*(peer.call("Ping") for _ in range(100))))
+
+    async with world(tmp_path) as it:
+        assert await asyncio.gather(*(pipeline(it) for _ in range(20))) == [100] * 20
+        assert not it.bus.lost.done()
 
 
 @on_loop
