@@ -51,6 +51,12 @@ def _printable(text: str) -> str:
     return text
 
 
+def _bounded(text: str) -> str:
+    if len(text.encode()) > MAX_REFERENCE_BYTES:
+        raise ValueError(f"a reference has at most {MAX_REFERENCE_BYTES} bytes")
+    return text
+
+
 def _shown(text: str) -> str:
     """A piece of the caller's input, short and safe to print."""
     return ascii(text if len(text) <= 60 else text[:57] + "…")
@@ -68,7 +74,9 @@ HostName = Annotated[
 UserName = Annotated[str, _matching(USER_NAME, "a user name: lower-case letters, digits, _ and -, at most 31")]
 System = Annotated[str, _matching(SYSTEM, "a Linux system that Nix knows, such as x86_64-linux or aarch64-linux")]
 TransactionId = Annotated[str, _matching(TRANSACTION_ID, "a transaction id: 26 lower-case letters and digits")]
-Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE_BYTES), AfterValidator(_printable)]
+Reference = Annotated[
+    str, Field(min_length=1, max_length=MAX_REFERENCE_BYTES), AfterValidator(_bounded), AfterValidator(_printable)
+]
 Line = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
 """One line of plain text."""
 
