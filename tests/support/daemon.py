@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from glixd.protocol import user_repository, user_socket, user_state
-from tests.support.hermetic import PROJECT, HermeticNix, git
+from tests.support.hermetic import PROJECT, HermeticNix, NixError, git, quoted, write_files
 from tests.support.repositories import Sources
 
 HOST: Final = "laptop"
@@ -30,6 +31,15 @@ PATIENCE: Final = 120.0
 """Seconds after which a daemon, a command or an answer that does not come has failed the test."""
 DEFECTS: Final = ("Traceback (most recent call last)", "met a defect", "could not be recorded")
 """What never stands in the log of a healthy daemon."""
+
+SUMMARY: Final = """c: let names = ps: builtins.sort builtins.lessThan (map (p: p.pname or p.name) ps); in {
+  system = names c.environment.systemPackages;
+  homes = builtins.mapAttrs (_: names) c.system.homePackages;
+  files = c.system.homeFiles;
+  etc = builtins.mapAttrs (_: file: file.text) c.environment.etc;
+  inherit (c) warnings;
+}"""
+"""What a host gets: its packages, those of its homes, and a few files."""
 
 Answer = dict[str, Any]
 
@@ -170,6 +180,7 @@ class Site:
             "PYTHONPATH": os.fspath(PROJECT),
             "HOME": os.fspath(self.home),
             "XDG_RUNTIME_DIR": os.fspath(self.runtime),
+            "GLIXD_HOST": HOST,  # a daemon that a client starts has no arguments that say so
             **self.extra,
             **(extra or {}),
         }
@@ -207,6 +218,38 @@ class Site:
             capture_output=True,
             check=True,
         ).stdout.decode()
+
+    def lock_nodes(self, revision: str = "HEAD") -> Answer:
+        """The nodes of flake.lock at a commit."""
+        nodes: Answer = json.loads(self.committed("flake.lock", revision))["nodes"]
+        return nodes
+
+    def evaluated(self, host: str = HOST, revision: str = "HEAD") -> Answer:
+        """What nix makes of a host at a commit, as nixos-rebuild would (see SUMMARY)."""
+        url = f"git+file://{quoted(self.repository)}?rev={self.git('rev-parse', revision)}"
+        done = subprocess.run(
+            ["nix", "eval", "--json", f"{url}#nixosConfigurations.{host}.config", "--apply", SUMMARY],
+            env=self.nix.environment(self.extra),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise NixError(done.stderr)
+        answer: Answer = json.loads(done.stdout)
+        return answer
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write files of the work tree, as a person would."""
+        write_files(self.repository, files)
+
+    def commit(self, files: Mapping[str, str]) -> str:
+        """Write files and commit them, as a person would; the commit."""
+        self.write(files)
+        self.git("add", "--", *files)
+        self.git("commit", "--quiet", "--message", "By hand", "--", *files)
+        return self.git("rev-parse", "HEAD")
 
     def init_parameters(self, sources: Sources) -> Answer:
         """The parameters of `Init` that make the repository of this user from local sources."""
@@ -397,6 +440,17 @@ class RunningDaemon:
         assert transaction["state"] == "failed", transaction
         error: Answer = transaction["error"]
         return error
+
+    def health(self, host: str = HOST) -> Answer:
+        """The health of a host, once its evaluation is over."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            hosts = {found["name"]: found["health"] for found in self.call("ListHosts")["hosts"]}
+            health: Answer = hosts[host]
+            if health["state"] != "evaluating":
+                return health
+            assert time.monotonic() < deadline, "the evaluation does not end"
+            time.sleep(0.01)  # nothing announces the end of an evaluation
 
 
 @dataclass(frozen=True)
