@@ -22,7 +22,7 @@ from glixd.errors import Cancelled, Failed, GlixError, NotAllowed, Refused
 from glixd.health import HealthKeeper
 from glixd.initialise import make_repository
 from glixd.locking import Locker
-from glixd.model.operations import Init
+from glixd.model.change import Init
 from glixd.policy import Authority
 from glixd.protocol import COMMIT, VERSION, ErrorCode, State, json_code
 from glixd.queries import Queries, unknown_transaction

@@ -13,7 +13,8 @@ from glixd.backends.git import RefUpdate
 from glixd.backends.repository import FLAKE, LOCK, PUBLISHED_REF, Repository
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker
-from glixd.model.operations import Base, Init, new_flake, plan_host, regenerated
+from glixd.model.change import Base, Init
+from glixd.model.operations import new_flake, plan_host, regenerated
 from glixd.protocol import ErrorCode
 from glixd.transaction import Draft, Job, Result, commit_of, outcome_of, templates
 

@@ -17,22 +17,11 @@ from glixd.backends.process import Cancellation
 from glixd.backends.repository import Repository, Snapshot
 from glixd.errors import Refused, invalid
 from glixd.locking import Locker
+from glixd.model.change import Add, Init, Regenerate, Remove, Request, Resolved, Switch
 from glixd.model.flakeref import FlakeRef
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest
-from glixd.model.operations import (
-    Add,
-    Init,
-    Regenerate,
-    Remove,
-    Request,
-    Resolved,
-    Switch,
-    features,
-    not_installed,
-    plan,
-    regenerated,
-)
+from glixd.model.operations import features, not_installed, plan, regenerated
 from glixd.policy import Target
 from glixd.protocol import DEFAULT_CORE_URL, DEFAULT_HOME_MANAGER_URL, DEFAULT_NIXPKGS_URL, ErrorCode
 from glixd.resolvers.asking import Asking, Facts

@@ -22,9 +22,10 @@ from glixd.backends.process import Cancellation
 from glixd.backends.repository import FLAKE, LOCK, SCRATCH_REF, BranchMoved, Held, Repository, Snapshot, adopted_blob
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker, moved_folders
+from glixd.model.change import Base, Init, Plan, Regenerate, RemoveHost, RenameHost, Request, manifest_path
 from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
-from glixd.model.operations import Init, Plan, Regenerate, Request, manifest_path, plan, plan_host, regenerated
+from glixd.model.operations import plan, plan_host, plan_renamed_host, plan_without_host, regenerated
 from glixd.protocol import ErrorCode
 
 COMMITTER: Final = Person("glixd", "glixd@localhost")
@@ -123,16 +124,26 @@ class Transactor:
         request = job.request
         if isinstance(request, Init):
             self._refuse_untracked(request.host)
-            planned = plan_host(base, request, templates())
         else:
             snapshot.manifest(request.host)  # an unknown host is refused before anything else
-            planned = plan(base, request)
+        planned = self._planned(base, request)
         before = {path: snapshot.text(path) for path in {FLAKE, LOCK, *planned.files, *adopted}}
         after = {path: data.decode() for path, data in adopted.items()} | dict(planned.files)
         after[FLAKE] = regenerated(base, planned.manifests) if planned.regenerates or adopted else base.flake
         after |= self._lock(snapshot, before, after, base.lock, job)
         _compare(planned, LockFile.parse(after.get(LOCK, before[LOCK])))
         return Draft(planned, before, after, adopted)
+
+    def _planned(self, base: Base, request: Request) -> Plan:
+        match request:
+            case RemoveHost():
+                return plan_without_host(base, request)
+            case RenameHost():
+                return plan_renamed_host(base, request)
+            case Init():
+                return plan_host(base, request, templates())
+            case _:
+                return plan(base, request)
 
     def _adopted(self, snapshot: Snapshot, job: Job) -> dict[str, bytes]:
         """The managed files that the owner edited by hand and that this change takes over."""

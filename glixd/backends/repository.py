@@ -27,9 +27,9 @@ from glixd.backends.git import Commit, Entry, Git, RefUpdate
 from glixd.backends.process import Cancellation, Processes
 from glixd.backends.worktree import WorkTree, blob_name
 from glixd.errors import Failed, GlixError, NotFound, Refused
+from glixd.model.change import Base, manifest_path
 from glixd.model.flakefile import FlakeFile
 from glixd.model.manifest import Manifest
-from glixd.model.operations import Base, manifest_path
 from glixd.protocol import ErrorCode
 
 log = structlog.get_logger()

@@ -1,20 +1,40 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each mutation does to the files, computed in memory: (what is there, the resolved request) → the plan of a change.
-
-A request here is resolved: nothing in it has to be looked up, and its digest is what gets authorised.
-"""
+"""What each mutation does to the files, computed in memory: (what is there, the resolved request) → the plan of a change."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from glixd import api
 from glixd.api import Scope
 from glixd.errors import GlixError, NotFound, Refused, invalid
 from glixd.model import document
+from glixd.model.change import (
+    Add,
+    Adopt,
+    Base,
+    Batch,
+    Change,
+    Init,
+    Move,
+    Plan,
+    Planned,
+    Regenerate,
+    Remove,
+    RemoveHost,
+    RenameHost,
+    Request,
+    Resolved,
+    SetHost,
+    Switch,
+    Update,
+    change_of,
+    listed,
+    manifest_path,
+)
 from glixd.model.flakefile import FlakeFile, HostEntry, Input
 from glixd.model.flakeref import FlakeRef
 from glixd.model.inputs import assign_input
@@ -27,142 +47,24 @@ STATE_VERSION: Final = "26.05"
 """The `system.stateVersion` of a new host."""
 
 
-# -- requests ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What one name or reference means."""
-
-    ref: str
-    name: str
-    flake: str
-    """What the manifest says."""
-    source: str
-    url: str | None
-    """The flake input, pinned; None for an attribute of the host's own nixpkgs."""
-    attribute: str | None
-    trusted: bool
-    revision: str | None = None
-    """What was looked at, and must be what gets locked; None where the repository itself decides."""
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """Add packages to a host."""
-
-    host: str
-    packages: tuple[Resolved, ...]
-    scope: Scope
-    user: str | None
-    pin: str | None
-    follows: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Take packages out of a host."""
-
-    host: str
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """Enable or disable packages of a host."""
-
-    host: str
-    names: tuple[str, ...]
-    enabled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Init:
-    """Make the repository, or add a host to it."""
-
-    host: str
-    user: str
-    system: str
-    nixpkgs: str
-    core: str
-    home_manager: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Regenerate:
-    """Write the managed regions anew."""
-
-    host: str
-
-
-Request = Add | Remove | Switch | Init | Regenerate
-
-
-# -- what is there, and what becomes of it -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The managed files before the change: those of the commit, with the adopted edits in their place."""
-
-    flake: str
-    lock: str | None
-    manifests: Mapping[str, Manifest]
-    texts: Mapping[str, str]
-    """The text of glix.toml by host."""
-    default_system: str
-    """The system of a host whose manifest does not name one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a change writes, and how it is told."""
-
-    verb: str
-    host: str
-    changes: tuple[api.Change, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
-    """New text by path; flake.nix and flake.lock follow from the manifests."""
-    manifests: Mapping[str, Manifest] = field(default_factory=dict)
-    """The manifests that change, as they are afterwards."""
-    regenerates: bool = False
-    """Whether the managed regions may change."""
-    expected: Mapping[str, str] = field(default_factory=dict)
-    """Input → the revision that was resolved and authorised."""
-
-    @property
-    def summary(self) -> str:
-        """One sentence about the change."""
-        if not self.changes:
-            return f"nothing to do on {self.host}"
-        if self.verb == "init":
-            return f"{self.changes[0].action} the host {self.host} ({_facts(self.changes[0])})"
-        names = _listed([change.name for change in self.changes])
-        if len(self.changes) == 1:
-            return f"{self.changes[0].action} {names} {_preposition(self.verb)} {self.host} ({_facts(self.changes[0])})"
-        return f"{self.changes[0].action} {names} {_preposition(self.verb)} {self.host}"
-
-    @property
-    def subject(self) -> str:
-        """The first line of the commit message."""
-        names = _listed([change.name for change in self.changes])
-        facts = f" ({_facts(self.changes[0])})" if len(self.changes) == 1 and _facts(self.changes[0]) else ""
-        return f"glix {self.verb} {self.host}: {names}{facts}" if names else f"glix {self.verb} {self.host}"
-
-    @property
-    def body(self) -> list[str]:
-        """One line a package where there are several."""
-        if len(self.changes) < 2:
-            return []
-        return [f"{change.action} {change.name} ({_facts(change)})" for change in self.changes]
-
-
 # -- planning ----------------------------------------------------------------------------------------------------
 
 
-def plan(base: Base, request: Add | Remove | Switch | Regenerate) -> Plan:
+def plan(base: Base, request: Planned) -> Plan:
     """The plan of a change to a host that is there; raises what forbids it."""
     match request:
+        case Change():
+            return _change(base, request)
+        case Move():
+            return _move(base, request)
+        case SetHost():
+            return _set_host(base, request)
+        case Update():
+            return _update(base, request)
+        case Adopt():
+            return Plan("adopt", request.host, regenerates=True, note=request.message)
+        case Batch():
+            return _batch(base, request)
         case Add():
             return _add(base, request)
         case Remove():
@@ -200,6 +102,37 @@ def plan_host(base: Base | None, request: Init, templates: Mapping[str, str]) ->
     return Plan("init", request.host, (change,), files, {request.host: Manifest.parse(text, path)}, regenerates=True)
 
 
+def plan_without_host(base: Base, request: RemoveHost) -> Plan:
+    """The plan of taking a host out; the files in its folder are the transaction's to find."""
+    manifest = base.manifests[request.host]
+    change = _host_change("removed", request.host, manifest, base)
+    return Plan("remove-host", request.host, (change,), regenerates=True, gone=frozenset({request.host}))
+
+
+def plan_renamed_host(base: Base, request: RenameHost) -> Plan:
+    """The plan of giving a host another name; the files in its folder are the transaction's to move."""
+    if request.to in base.manifests:
+        raise Refused(f"There is a host {request.to} already.", details={"host": request.to})
+    manifest = base.manifests[request.host]
+    change = api.Change(
+        action=f"renamed to {request.to}", host=request.host, name="host", flake=request.to, scope="host"
+    )
+    return Plan(
+        "rename-host",
+        request.host,
+        (change,),
+        {manifest_path(request.to): base.texts[request.host]},
+        {request.to: manifest},
+        regenerates=True,
+        gone=frozenset({request.host}),
+    )
+
+
+def _host_change(action: str, host: str, manifest: Manifest, base: Base) -> api.Change:
+    system = manifest.settings.system or base.default_system
+    return api.Change(action=action, host=host, name="host", flake=system, scope=f"{len(manifest.packages)} packages")
+
+
 def new_flake(request: Init, templates: Mapping[str, str]) -> str:
     """The flake.nix of a new repository, its regions still empty."""
     manager = request.home_manager
@@ -212,9 +145,9 @@ def new_flake(request: Init, templates: Mapping[str, str]) -> str:
     return _filled(templates["flake.nix"], values)
 
 
-def regenerated(base: Base, manifests: Mapping[str, Manifest]) -> str:
+def regenerated(base: Base, manifests: Mapping[str, Manifest], gone: frozenset[str] = frozenset()) -> str:
     """flake.nix with its regions as the manifests want them; `manifests` replace or join those of the base."""
-    everything = {**base.manifests, **manifests}
+    everything = {host: manifest for host, manifest in {**base.manifests, **manifests}.items() if host not in gone}
     inputs = [entry for host, manifest in everything.items() for entry in _inputs(base, host, manifest)]
     hosts = [HostEntry(host, manifest.settings.system or base.default_system) for host, manifest in everything.items()]
     return FlakeFile.parse(base.flake).render(inputs, hosts)
@@ -222,22 +155,25 @@ def regenerated(base: Base, manifests: Mapping[str, Manifest]) -> str:
 
 def features(request: Request) -> set[str]:
     """What the core must understand for this request."""
-    if not isinstance(request, Add):
-        return set()
-    needed = set()
-    for package in request.packages:
-        if package.url is None:
-            needed.add("host-attributes")
-        elif package.attribute is not None:
-            needed.add("attribute-paths")
-        if not request.follows:
-            needed.add("follows")
-    return needed
+    match request:
+        case Batch():
+            return set().union(*(features(part) for part in request.parts))
+        case Add():
+            needed = set().union(*(_features_of(package) for package in request.packages))
+            return needed if request.follows else needed | {"follows"}
+        case Change():
+            needed = _features_of(request.resolved) if request.resolved else set()
+            return needed | (
+                {"module-config"} if any(key.startswith("config.") for key, _ in request.values) else set()
+            )
+        case _:
+            return set()
 
 
-def manifest_path(host: str) -> str:
-    """Where the manifest of a host stands in the repository."""
-    return f"hosts/{host}/glix.toml"
+def _features_of(package: Resolved) -> set[str]:
+    if package.url is None:
+        return {"host-attributes"}
+    return {"attribute-paths"} if package.attribute is not None else set()
 
 
 def not_installed(name: str, host: str, manifest: Manifest) -> NotFound:
@@ -269,7 +205,6 @@ def package_url(package: Package) -> str:
 
 def _add(base: Base, request: Add) -> Plan:
     manifest = base.manifests[request.host]
-    _check_user(base, manifest, request)
     text, packages, expected = base.texts[request.host], dict(manifest.packages), {}
     taken = _taken(base)
     changes = []
@@ -277,13 +212,14 @@ def _add(base: Base, request: Add) -> Plan:
         if resolved.name in packages:
             raise _installed(resolved, request.host, packages[resolved.name])
         package = _entry(resolved, request, taken)
+        _check_home(base, manifest, package)
         if resolved.url is not None:
             taken[package.input or package.name] = resolved.url
             if resolved.revision:
                 expected[package.input or package.name] = resolved.revision
         text = document.add_package(text, package)
         packages[package.name] = package
-        changes.append(_change("added", request.host, manifest, package, resolved.source))
+        changes.append(change_of("added", request.host, manifest, package, resolved.source))
     after = replace(manifest, packages=packages)
     path = manifest_path(request.host)
     return Plan(
@@ -316,7 +252,7 @@ def _remove(base: Base, request: Remove) -> Plan:
         if package is None:
             raise not_installed(name, request.host, manifest)
         text = document.remove_package(text, name)
-        changes.append(_change("removed", request.host, manifest, package))
+        changes.append(change_of("removed", request.host, manifest, package))
     after = replace(manifest, packages=packages)
     path = manifest_path(request.host)
     return Plan("remove", request.host, tuple(changes), {path: text}, {request.host: after}, regenerates=True)
@@ -334,7 +270,7 @@ def _switch(base: Base, request: Switch) -> Plan:
             continue
         text = document.change_package(text, name, {"enabled": request.enabled})
         packages[name] = replace(package, enabled=request.enabled)
-        changes.append(_change(action, request.host, manifest, package))
+        changes.append(change_of(action, request.host, manifest, package))
     verb = "enable" if request.enabled else "disable"
     if not changes:
         return Plan(verb, request.host)
@@ -342,18 +278,200 @@ def _switch(base: Base, request: Switch) -> Plan:
     return Plan(verb, request.host, tuple(changes), {manifest_path(request.host): text}, {request.host: after})
 
 
-def _check_user(base: Base, manifest: Manifest, request: Add) -> None:
-    """A package of a home needs a user, and a repository that manages homes."""
-    if request.scope is not Scope.HOME:
-        return
-    if not (request.user or manifest.settings.primary_user):
-        raise invalid(
-            "user", f"{request.host} has no primary user, so a home package needs one", hint="Give --user NAME."
+def _change(base: Base, request: Change) -> Plan:
+    manifest = base.manifests[request.host]
+    package = manifest.packages.get(request.name)
+    if package is None:
+        raise not_installed(request.name, request.host, manifest)
+    values, expected = dict(request.values), {}
+    after = _changed(manifest, package, values)
+    if request.resolved and request.resolved.url is not None:
+        others = _taken(base, without=(request.host, request.name))
+        name = package.input or package.name
+        if others.get(name, request.resolved.url) != request.resolved.url:
+            name = assign_input(package.name, request.resolved.url, others)
+        after = replace(after, input=name if name != package.name else None)
+        if request.resolved.revision:
+            expected[name] = request.resolved.revision
+    if after == package:
+        return Plan("set", request.host)
+    edited = replace(manifest, packages={**manifest.packages, request.name: after})
+    _check_home(base, manifest, after)
+    text = document.change_package(base.texts[request.host], request.name, _differences(package, after))
+    return Plan(
+        "set",
+        request.host,
+        (change_of("changed", request.host, edited, after),),
+        {manifest_path(request.host): text},
+        {request.host: edited},
+        regenerates=True,
+        expected=expected,
+    )
+
+
+def _changed(manifest: Manifest, package: Package, values: Mapping[str, str]) -> Package:
+    """The package with new values; a user belongs to a home, so leaving the home leaves the user."""
+    config = dict(package.config)
+    for key, value in values.items():
+        match key.split(".", 1):
+            case ["config", name]:
+                config[name] = value
+                if not value:
+                    del config[name]
+            case ["flake"]:
+                package = replace(package, flake=value)
+            case ["scope"]:
+                package = replace(package, scope=Scope(value) if value else None)
+            case ["enabled"]:
+                package = replace(package, enabled=value in ("true", ""))
+            case ["follows"]:
+                package = replace(package, follows=value in ("true", ""))
+            case ["pin"]:
+                package = replace(package, pin=value or None)
+            case ["user"]:
+                package = replace(package, user=value or None)
+            case _:
+                raise invalid(
+                    "changes",
+                    f"{key} is no key of a package",
+                    hint=f"There are: {', '.join(PACKAGE_CHANGES)}, config.NAME.",
+                )
+    if manifest.scope_of(package) is not Scope.HOME and package.user is not None:
+        if "user" in values:
+            raise invalid("user", "a package of the system belongs to no user", hint="Set scope=home too.")
+        package = replace(package, user=None)
+    return replace(package, config=config)
+
+
+PACKAGE_CHANGES: Final = ("flake", "scope", "enabled", "pin", "user", "follows")
+SETTING_CHANGES: Final = ("default_scope", "auto_apply", "registry_url", "system", "primary_user", "state_version")
+
+
+def _differences(before: Package, after: Package) -> document.Changes:
+    """What has to be written into the entry of the manifest; None takes a key out."""
+    changes: dict[str, str | bool | Mapping[str, str | None] | None] = {}
+    for key in ("flake", "scope", "pin", "user", "input", "enabled", "follows"):
+        if getattr(before, key) != getattr(after, key):
+            changes[key] = getattr(after, key)
+    if before.config != after.config:
+        gone = dict.fromkeys(before.config.keys() - after.config.keys())
+        new = {key: value for key, value in after.config.items() if before.config.get(key) != value}
+        changes["config"] = {**gone, **new} if after.config else None
+    return changes
+
+
+def _move(base: Base, request: Move) -> Plan:
+    manifest, text = base.manifests[request.host], base.texts[request.host]
+    packages, changes = dict(manifest.packages), []
+    for name in dict.fromkeys(request.names):
+        package = packages.get(name)
+        if package is None:
+            raise not_installed(name, request.host, manifest)
+        after = replace(package, scope=request.scope, user=request.user)
+        if (manifest.scope_of(package), manifest.user_of(package)) == (request.scope, manifest.user_of(after)):
+            continue
+        _check_home(base, manifest, after)
+        text = document.change_package(text, name, _differences(package, after))
+        packages[name] = after
+        changes.append(change_of("moved", request.host, manifest, after))
+    if not changes:
+        return Plan("move", request.host)
+    edited = replace(manifest, packages=packages)
+    return Plan("move", request.host, tuple(changes), {manifest_path(request.host): text}, {request.host: edited})
+
+
+def _set_host(base: Base, request: SetHost) -> Plan:
+    manifest, path = base.manifests[request.host], manifest_path(request.host)
+    for key, _ in request.values:
+        if key not in SETTING_CHANGES:
+            raise invalid("changes", f"{key} is no setting of a host", hint=f"There are: {', '.join(SETTING_CHANGES)}.")
+    values = {key: _setting(key, value) for key, value in request.values}
+    text = document.change_settings(base.texts[request.host], values)
+    edited = Manifest.parse(text, path)
+    if edited == manifest:
+        return Plan("set-host", request.host)
+    shown = listed([f"{key}={value}" if value else f"no {key}" for key, value in request.values])
+    change = api.Change(action="changed", host=request.host, name=shown, flake="settings", scope="host")
+    return Plan("set-host", request.host, (change,), {path: text}, {request.host: edited}, regenerates=True)
+
+
+def _setting(key: str, value: str) -> str | bool | None:
+    """A setting as the manifest has it; the empty text takes it out."""
+    if not value:
+        return None
+    if key != "auto_apply":
+        return value
+    if value not in ("true", "false"):
+        raise invalid("changes", f"auto_apply is true or false, not {value}")
+    return value == "true"
+
+
+def _update(base: Base, request: Update) -> Plan:
+    known = LockFile.parse(base.lock)
+    changes = [
+        api.Change(action="updated", host=request.host, name=name, flake=known.inputs[name].url or name, scope="input")
+        for name, revision in zip(request.inputs, request.revisions, strict=True)
+        if known.revision(name) != revision
+    ]
+    moved = tuple(change.name for change in changes)
+    expected = {
+        name: revision
+        for name, revision in zip(request.inputs, request.revisions, strict=True)
+        if name in moved and revision
+    }
+    return Plan("update", request.host, tuple(changes), updates=request.inputs if moved else (), expected=expected)
+
+
+def _batch(base: Base, request: Batch) -> Plan:
+    """The plans of the parts, each starting from where the one before ended."""
+    whole = Plan("apply", request.host)
+    for part in request.parts:
+        one = plan(base, part)
+        base = planned_base(base, one)
+        whole = replace(
+            whole,
+            changes=(*whole.changes, *one.changes),
+            files={**whole.files, **one.files},
+            manifests={**whole.manifests, **one.manifests},
+            regenerates=whole.regenerates or one.regenerates,
+            expected={**whole.expected, **one.expected},
         )
+    return whole
+
+
+def planned_base(base: Base, planned: Plan) -> Base:
+    """The base as it is after a plan."""
+    texts = {host: planned.files[manifest_path(host)] for host in planned.manifests}
+    return replace(base, manifests={**base.manifests, **planned.manifests}, texts=_Overlay(base.texts, texts))
+
+
+class _Overlay(Mapping[str, str]):
+    """Texts over texts, so that a text that nobody asks for is never read."""
+
+    def __init__(self, below: Mapping[str, str], above: Mapping[str, str]) -> None:
+        self._below = below
+        self._above = above
+
+    def __getitem__(self, host: str) -> str:
+        return self._above[host] if host in self._above else self._below[host]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(self._below), **self._above})
+
+    def __len__(self) -> int:
+        return len({*self._below, *self._above})
+
+
+def _check_home(base: Base, manifest: Manifest, package: Package) -> None:
+    """A package of a home needs a user, and a repository that manages homes."""
+    if manifest.scope_of(package) is not Scope.HOME:
+        return
+    if manifest.user_of(package) is None:
+        raise invalid("user", "the host has no primary user, so a home package needs one", hint="Name the user.")
     if base.lock is not None and "home-manager" not in LockFile.parse(base.lock).inputs:
         raise Refused(
             "This repository has no home-manager input, so nothing can go to a home.",
-            hint="Add home-manager to the inputs of flake.nix, or use --scope system.",
+            hint="Add home-manager to the inputs of flake.nix, or use the scope system.",
         )
 
 
@@ -372,11 +490,14 @@ def _installed(resolved: Resolved, host: str, package: Package) -> Refused:
     )
 
 
-def _taken(base: Base) -> dict[str, str]:
-    """The managed inputs of all hosts, with their URLs."""
-    return {
-        entry.name: entry.url for host, manifest in base.manifests.items() for entry in _inputs(base, host, manifest)
-    }
+def _taken(base: Base, without: tuple[str, str] | None = None) -> dict[str, str]:
+    """The managed inputs of all hosts, with their URLs; those of one package of one host can be left out."""
+    taken: dict[str, str] = {}
+    for host, manifest in base.manifests.items():
+        left_out = without[1] if without and without[0] == host else None
+        kept = {name: package for name, package in manifest.packages.items() if name != left_out}
+        taken |= {entry.name: entry.url for entry in _inputs(base, host, replace(manifest, packages=kept))}
+    return taken
 
 
 def _inputs(base: Base, host: str, manifest: Manifest) -> Iterable[Input]:
@@ -392,34 +513,6 @@ def _inputs(base: Base, host: str, manifest: Manifest) -> Iterable[Input]:
                 hint=error.hint,
                 details={"path": manifest_path(host), "reason": error.message},
             ) from error
-
-
-def _change(action: str, host: str, manifest: Manifest, package: Package, source: str | None = None) -> api.Change:
-    return api.Change(
-        action=action,
-        host=host,
-        name=package.name,
-        flake=package.flake,
-        scope=manifest.scope_of(package),
-        user=manifest.user_of(package),
-        source=source,
-    )
-
-
-def _facts(change: api.Change) -> str:
-    """What stands in parentheses behind a package: `ref, scope, via source`; never a value of its configuration."""
-    scope = f"{change.scope} of {change.user}" if change.user else change.scope
-    source = f", via {change.source}" if change.source else ""
-    return f"{change.flake}, {scope}{source}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
-def _preposition(verb: str) -> str:
-    return {"add": "to", "remove": "from"}.get(verb, "on")
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:

@@ -7,8 +7,8 @@ import difflib
 from typing import Final, Protocol
 
 from glixd.errors import InvalidRequest, NotFound, Refused
+from glixd.model.change import Resolved
 from glixd.model.flakeref import FlakeRef, Local
-from glixd.model.operations import Resolved
 from glixd.protocol import ErrorCode
 from glixd.resolvers import nix_registry, nixpkgs
 from glixd.resolvers.asking import Asking

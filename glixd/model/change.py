@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a change is: the resolved request, the files it starts from, and the plan of what it writes.
+
+Nothing in a request has to be looked up any more, and its digest is what gets authorised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from glixd import api
+from glixd.api import Scope
+from glixd.model.manifest import Manifest, Package
+
+HOST_VERBS: Final = frozenset({"init", "remove-host", "rename-host"})
+"""Changes whose one line is about a host and not about a package."""
+
+
+# -- requests ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What one name or reference means."""
+
+    ref: str
+    name: str
+    flake: str
+    """What the manifest says."""
+    source: str
+    url: str | None
+    """The flake input, pinned; None for an attribute of the host's own nixpkgs."""
+    attribute: str | None
+    trusted: bool
+    revision: str | None = None
+    """What was looked at, and must be what gets locked; None where the repository itself decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Add packages to a host."""
+
+    host: str
+    packages: tuple[Resolved, ...]
+    scope: Scope
+    user: str | None
+    pin: str | None
+    follows: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take packages out of a host."""
+
+    host: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Enable or disable packages of a host."""
+
+    host: str
+    names: tuple[str, ...]
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """Make the repository, or add a host to it."""
+
+    host: str
+    user: str
+    system: str
+    nixpkgs: str
+    core: str
+    home_manager: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Regenerate:
+    """Write the managed regions anew."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Change keys of one package of a host."""
+
+    host: str
+    name: str
+    values: tuple[tuple[str, str], ...]
+    """Key (`scope`, `config.theme` …) and new value; the empty one clears the key."""
+    resolved: Resolved | None = None
+    """What the package comes from afterwards, where that changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Move packages of a host to its system, or to the home of a user."""
+
+    host: str
+    names: tuple[str, ...]
+    scope: Scope
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetHost:
+    """Change settings of a host."""
+
+    host: str
+    values: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveHost:
+    """Take a host out of the repository, with everything in its folder."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenameHost:
+    """Give a host another name."""
+
+    host: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Lock inputs anew."""
+
+    host: str
+    inputs: tuple[str, ...]
+    revisions: tuple[str, ...] = ()
+    """What each of them becomes; that is what gets authorised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Commit what people edited in the work tree."""
+
+    host: str
+    message: str | None
+    everything: bool
+    """Whether files that glixd does not manage go along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several changes as one."""
+
+    host: str
+    parts: tuple[Add | Remove | Switch | Change | Move | SetHost, ...]
+
+
+Planned = Add | Remove | Switch | Change | Move | SetHost | Regenerate | Update | Adopt | Batch
+"""Requests whose plan follows from the manifests alone."""
+Request = Planned | Init | RemoveHost | RenameHost
+
+
+# -- what is there, and what becomes of it -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The managed files before the change: those of the commit, with the adopted edits in their place."""
+
+    flake: str
+    lock: str | None
+    manifests: Mapping[str, Manifest]
+    texts: Mapping[str, str]
+    """The text of glix.toml by host."""
+    default_system: str
+    """The system of a host whose manifest does not name one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a change writes, and how it is told."""
+
+    verb: str
+    host: str
+    changes: tuple[api.Change, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    """New text by path; flake.nix and flake.lock follow from the manifests."""
+    manifests: Mapping[str, Manifest] = field(default_factory=dict)
+    """The manifests that change, as they are afterwards."""
+    regenerates: bool = False
+    """Whether the managed regions may change."""
+    expected: Mapping[str, str] = field(default_factory=dict)
+    """Input → the revision that was resolved and authorised."""
+    updates: tuple[str, ...] = ()
+    """Inputs that are locked anew."""
+    gone: frozenset[str] = frozenset()
+    """Hosts that are no more."""
+    note: str | None = None
+    """What the people who changed files say about it."""
+
+    @property
+    def summary(self) -> str:
+        """One sentence about the change."""
+        if not self.changes:
+            return f"nothing to do on {self.host}"
+        if self.verb in HOST_VERBS:
+            return f"{self.changes[0].action} the host {self.host} ({facts(self.changes[0])})"
+        names = listed([change.name for change in self.changes])
+        if len(self.changes) == 1:
+            return f"{self.changes[0].action} {names} {preposition(self.verb)} {self.host} ({facts(self.changes[0])})"
+        return f"{self.changes[0].action} {names} {preposition(self.verb)} {self.host}"
+
+    @property
+    def subject(self) -> str:
+        """The first line of the commit message."""
+        names = listed([change.name for change in self.changes])
+        about = f" ({facts(self.changes[0])})" if len(self.changes) == 1 else ""
+        return f"glix {self.verb} {self.host}: {names}{about}" if names else f"glix {self.verb} {self.host}"
+
+    @property
+    def body(self) -> list[str]:
+        """One line a package where there are several."""
+        if len(self.changes) < 2:
+            return []
+        return [f"{change.action} {change.name} ({facts(change)})" for change in self.changes]
+
+
+# -- how it is told ------------------------------------------------------------------------------------------------
+
+
+def manifest_path(host: str) -> str:
+    """Where the manifest of a host stands in the repository."""
+    return f"hosts/{host}/glix.toml"
+
+
+def change_of(action: str, host: str, manifest: Manifest, package: Package, source: str | None = None) -> api.Change:
+    """One line of what a change did."""
+    return api.Change(
+        action=action,
+        host=host,
+        name=package.name,
+        flake=package.flake,
+        scope=manifest.scope_of(package),
+        user=manifest.user_of(package),
+        source=source,
+    )
+
+
+def facts(change: api.Change) -> str:
+    """What stands in parentheses behind a package: `ref, scope, via source`; never a value of its configuration."""
+    scope = f"{change.scope} of {change.user}" if change.user else change.scope
+    source = f", via {change.source}" if change.source else ""
+    return f"{change.flake}, {scope}{source}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more."""
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def preposition(verb: str) -> str:
+    """The word between a package and its host."""
+    return {"add": "to", "remove": "from"}.get(verb, "on")
