@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -251,6 +252,11 @@ class Site:
         self.git("commit", "--quiet", "--message", "By hand", "--", *files)
         return self.git("rev-parse", "HEAD")
 
+    def trace(self) -> dict[str, str]:
+        """A digest of every file of the repository, git's own included; equal before and after what left no trace."""
+        files = [path for path in sorted(self.repository.rglob("*")) if not path.is_dir() or path.is_symlink()]
+        return {os.fspath(path.relative_to(self.repository)): _digest(path) for path in files}
+
     def init_parameters(self, sources: Sources) -> Answer:
         """The parameters of `Init` that make the repository of this user from local sources."""
         return {
@@ -287,6 +293,34 @@ class Site:
                     assert select.select([descriptor], [], [], PATIENCE)[0], "glixd does not end"
                 finally:
                     os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    mode = oct(path.lstat().st_mode)
+    content = os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
+    return f"{mode} {hashlib.sha256(content).hexdigest()}"
+
+
+@contextmanager
+def registry(nix: HermeticNix, entries: Mapping[str, str]) -> Iterator[None]:
+    """Let the global registry of a nix map these names to flake references of the kinds git and github."""
+    file = nix.root / "etc" / "empty-registry.json"
+    empty = file.read_text()
+    flakes = [{"from": {"type": "indirect", "id": name}, "to": _attributes(url)} for name, url in entries.items()]
+    file.write_text(json.dumps({"flakes": flakes, "version": 2}))
+    try:
+        yield
+    finally:
+        file.write_text(empty)
+
+
+def _attributes(url: str) -> Answer:
+    """A flake reference as registries spell it."""
+    if url.startswith("github:"):
+        owner, repository = url.removeprefix("github:").split("/")
+        return {"type": "github", "owner": owner, "repo": repository}
+    address, _, query = url.removeprefix("git+").partition("?")
+    return {"type": "git", "url": address, **dict(pair.split("=") for pair in query.split("&") if pair)}
 
 
 def glixctl_command(*arguments: str) -> list[str]:
