@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from glixd.api import ProgressEvent
@@ -64,7 +66,7 @@ class Watchers:
         """Send `client` the progress of a transaction from now on."""
         feeds = self._clients.setdefault(client, {})
         if transaction not in feeds:
-            feeds[transaction] = _Feed(client)
+            feeds[transaction] = _Feed(client, partial(feeds.pop, transaction, None))
 
     def unwatch(self, client: Client, transaction: str) -> None:
         """Stop sending it."""
@@ -73,14 +75,12 @@ class Watchers:
             feed.close()
 
     def progress(self, event: ProgressEvent) -> None:
-        """Offer an event to everybody who watches its transaction; a final one ends their watching."""
+        """Offer an event to everybody who watches its transaction; a final one ends their watching once it is taken."""
         final = State(event.state).final
         for feeds in list(self._clients.values()):
             feed = feeds.get(event.transaction)
             if feed:
                 feed.offer(event, final=final)
-            if final:
-                feeds.pop(event.transaction, None)
 
     def added(self, transaction: str, state: State) -> None:
         """A transaction began."""
@@ -108,8 +108,10 @@ class Watchers:
 class _Feed:
     """The events of one transaction on their way to one client: the newest wins, log lines add up."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, ended: Callable[[], object]) -> None:
         self._client = client
+        self._ended = ended
+        self._final = False
         self._waiting: ProgressEvent | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0.0
@@ -119,6 +121,7 @@ class _Feed:
             lines = (*self._waiting.lines, *event.lines)[-LINES:]
             event = event.model_copy(update={"lines": lines})
         self._waiting = event
+        self._final = final
         loop = asyncio.get_running_loop()
         if final or (self._timer is None and loop.time() >= self._next):
             self._send()
@@ -141,5 +144,7 @@ class _Feed:
         self._next = loop.time() + INTERVAL
         if self._client.progress(self._waiting):
             self._waiting = None
+            if self._final:
+                self._ended()
         else:
             self._timer = loop.call_at(self._next, self._send)
