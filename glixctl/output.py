@@ -6,10 +6,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+
+from glixd.protocol import State
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, TextIO
 
     from glixctl.errors import ClientError
@@ -19,7 +22,10 @@ NARROWEST = 8
 """Cells of a table are not cut below this width."""
 SHORT = 7
 """Digits of a commit that people read."""
+BRIEF = 1.0
+"""Seconds in which a change that is over need not have said what it was doing."""
 
+_ENDS = tuple(state for state in State if state.final)
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
 _COLOURS = {"+": "\x1b[32m", "-": "\x1b[31m", "@": "\x1b[36m"}
@@ -34,8 +40,9 @@ def escape(text: object) -> str:
 
 
 def short(commit: str | None) -> str:
-    """The first digits of a commit or revision."""
-    return escape((commit or "")[:SHORT])
+    """The first digits of a commit, or of a hash behind the name of its algorithm."""
+    algorithm, dash, digits = (commit or "").rpartition("-")
+    return escape(algorithm + dash + digits[:SHORT])
 
 
 def moment(time: str | None) -> str:
@@ -111,14 +118,28 @@ def escape_lines(text: str) -> list[str]:
 
 
 class Progress:
-    """What a transaction is doing: one line that is rewritten on a terminal, a line for each step in a pipe."""
+    """What a transaction is doing: one line that is rewritten on a terminal, a line for each step in a pipe.
 
-    def __init__(self, *, quiet: bool, log: bool = False, stream: TextIO | None = None) -> None:
+    How it ended is the answer's to say. In a pipe the steps of a transaction that is over at once are never printed; with
+    `log`, for somebody who came to watch, each is printed when it begins, and so is the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        quiet: bool,
+        log: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._log = log
         self._live = _is_terminal(self._stream)
         self._last = ""
+        self._held: list[str] = []
+        self._clock = clock
+        self._patient_until = clock() + (0 if log else BRIEF)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Show one event of the daemon."""
@@ -127,11 +148,12 @@ class Progress:
         if self._log:
             self._show_log(event.get("lines") or ())
         text = escape(event.get("step") or event.get("state") or "")
+        if not text or event.get("state") in _ENDS:
+            return
         if self._live:
             self._rewrite(text + _share(event))
-        elif text and text != self._last:
-            self._last = text
-            _say(self._stream, text)
+        else:
+            self._list(text)
 
     def clear(self) -> None:
         """Take the live line away."""
@@ -142,6 +164,15 @@ class Progress:
     def _rewrite(self, text: str) -> None:
         self._last = _cut(text, (terminal_columns(self._stream) or 80) - 1)
         _write(self._stream, f"\r{self._last}\x1b[K")
+
+    def _list(self, text: str) -> None:
+        if text != self._last:
+            self._last = text
+            self._held.append(text)
+        if self._clock() >= self._patient_until:
+            for held in self._held:
+                _say(self._stream, held)
+            self._held.clear()
 
     def _show_log(self, lines: Iterable[object]) -> None:
         for text in lines:

@@ -89,23 +89,83 @@ def test_progress_rewrites_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatc
     assert terminal.getvalue() == "\rlocking 40 %\x1b[K\revaluating the hos…\x1b[K\r\x1b[K"
 
 
-def test_progress_prints_each_step_once_in_a_pipe() -> None:
+class Clock:
+    """A time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_progress_in_a_pipe_says_nothing_of_a_transaction_that_is_over_at_once() -> None:
     pipe = io.StringIO()
-    progress = output.Progress(quiet=False, stream=pipe)
-    for step in ("locking", "locking", "evaluating\x1b"):
-        progress({"state": "running", "step": step, "percent": 1})
+    progress = output.Progress(quiet=False, stream=pipe, clock=Clock())
+    for event in ({"state": "preparing"}, {"state": "running", "step": "locking"}, {"state": "succeeded"}):
+        progress(event)
     progress.clear()
-    assert pipe.getvalue() == "locking\nevaluating\\x1b\n"
-
-
-def test_progress_says_nothing_when_told_to_be_quiet() -> None:
-    pipe = io.StringIO()
-    output.Progress(quiet=True, stream=pipe)({"state": "running", "step": "locking"})
     assert pipe.getvalue() == ""
 
 
+def test_progress_in_a_pipe_lists_each_step_once_when_a_transaction_takes_long() -> None:
+    pipe, clock = io.StringIO(), Clock()
+    progress = output.Progress(quiet=False, stream=pipe, clock=clock)
+    progress({"state": "preparing"})
+    for step in ("locking", "locking", "evaluating\x1b"):
+        progress({"state": "running", "step": step, "percent": 1})
+        clock.now += 0.4
+    assert pipe.getvalue() == ""
+    progress({"state": "running", "step": "writing"})
+    progress.clear()
+    assert pipe.getvalue() == "preparing\nlocking\nevaluating\\x1b\nwriting\n"
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_progress_leaves_the_end_to_the_answer(
+    stream: type[io.StringIO], end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    clock = Clock()
+    shown = stream()
+    progress = output.Progress(quiet=False, stream=shown, clock=clock)
+    clock.now += 60
+    progress({"state": end})
+    assert shown.getvalue() == ""
+
+
+def test_whoever_watches_is_told_each_step_when_it_begins() -> None:
+    pipe = io.StringIO()
+    progress = output.Progress(quiet=False, log=True, stream=pipe, clock=Clock())
+    progress({"state": "running", "step": "locking", "lines": ["fetching x"]})
+    progress({"state": "succeeded"})
+    assert pipe.getvalue() == "  fetching x\nlocking\n"
+
+
+def test_progress_says_nothing_when_told_to_be_quiet() -> None:
+    pipe, clock = io.StringIO(), Clock()
+    progress = output.Progress(quiet=True, stream=pipe, clock=clock)
+    clock.now += 60
+    progress({"state": "running", "step": "locking"})
+    assert pipe.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("revision", "shown"),
+    [
+        ("1a2b3c4d5e6f", "1a2b3c4"),
+        ("sha256-wGf2uSqcSLiPLRbCPJ9VwDkD0FKlJBCT1Zc5O9s1ln0=", "sha256-wGf2uSq"),
+        (None, ""),
+        ("\x1b[31mfff", "\\x1b[31mff"),
+    ],
+)
+def test_a_revision_is_shown_by_its_first_digits(revision: str | None, shown: str) -> None:
+    assert output.short(revision) == shown
+
+
 def test_progress_goes_on_when_nobody_reads_it() -> None:
-    output.Progress(quiet=False, stream=ClosedPipe())({"state": "running", "step": "locking"})
+    output.Progress(quiet=False, log=True, stream=ClosedPipe())({"state": "running", "step": "locking"})
 
 
 def test_an_error_of_several_lines_stays_under_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
