@@ -41,7 +41,7 @@ TAKEN = {
     "Disable": MUTATION | {"names": "as"},
     "Regenerate": MUTATION,
 }
-"""Every operation with its parameters and their types on the bus. Options may join; nothing here goes or changes."""
+"""Published operations with their parameters and types on the bus. Others may join; nothing here goes or changes."""
 
 REQUIRED = {
     "Show": ["name"],
@@ -62,6 +62,9 @@ FITTING: dict[str, object] = {
     "names": ["firefox"],
     "refs": ["firefox"],
     "transaction": "01jzzzzzzzzzzzzzzzzzzzzzzz",
+    "changes": {"scope": "home"},
+    "operations": [{"operation": "Remove", "names": ["firefox"]}],
+    "to": "server",
 }
 
 OF_ANOTHER_TYPE: dict[str, tuple[object, ...]] = {
@@ -70,6 +73,9 @@ OF_ANOTHER_TYPE: dict[str, tuple[object, ...]] = {
     "x": ("1", 1.5, True, math.nan, [1], {}),
     "d": ("1", True, [1.0], {}, math.nan, math.inf, -math.inf),
     "as": ("firefox", 1, True, {"firefox": 1}, [1], [True], [None], [["firefox"]], [b"firefox"]),
+    "a{ss}": ("scope", 1, True, ["scope"], {"scope": 1}, {"scope": None}, {"scope": ["home"]}),
+    "a{sv}": ("scope", 1, True, ["scope"], {"scope": 1}, {"scope": None}, {"scope": ["home"]}),
+    "aa{sv}": ("Remove", 1, True, {"operation": "Remove"}, ["Remove"], [1], [None], [["Remove"]]),
 }
 
 
@@ -102,9 +108,11 @@ def every_parameter() -> list[Any]:
 
 
 def test_every_operation_takes_what_was_published() -> None:
-    found = {row.name: {name: signature(row, name) for name in row.parameters.model_fields} for row in rows()}
-    assert found == TAKEN
-    assert {row.name: api.required(row.parameters) for row in rows() if api.required(row.parameters)} == REQUIRED
+    for operation, taken in TAKEN.items():
+        row = api.operation(operation)
+        found = {name: signature(row, name) for name in row.parameters.model_fields}
+        assert {name: found[name] for name in taken} == taken
+        assert api.required(row.parameters) == REQUIRED.get(operation, [])
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
@@ -346,7 +354,7 @@ def test_no_refusal_repeats_what_could_move_a_terminal(text: str) -> None:
     ):
         error = refusal(operation, asked)
         assert error.hint.isprintable()
-        assert len(error.message) < 400
+        assert len(error.message) < 800
 
 
 def test_a_closed_word_may_be_written_as_text() -> None:
