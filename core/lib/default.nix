@@ -21,6 +21,7 @@ in
     "input-names" # input = "other-name" names the flake input of a package
     "home-users" # user, primary_user and the default user choose whose home a package goes to
     "state-version" # settings.state_version is the home.stateVersion of every home
+    "consents" # settings.allow_unfree, allow_insecure and allow_broken name packages that may be so
     "mk-flake" # lib.mkFlake builds the hosts
   ];
 }

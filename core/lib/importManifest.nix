@@ -25,6 +25,7 @@ in
 let
   references = import ./reference.nix { inherit lib; };
   withConfig = import ./withConfig.nix { inherit lib; };
+  consents = import ./consents.nix { inherit lib; } { inherit settings; key = file; };
 
   file = readablePath manifestPath;
   refuse = sentence: throw "glix: ${sentence}";
@@ -89,8 +90,8 @@ let
   # Where nothing better is known, an error message names the manifest.
   locate = module: { _file = file; imports = [ module ]; };
 
-  installs = package: find: { pkgs, ... }:
-    let derivations = [ (find pkgs) ]; in
+  installs = package: find: { config, pkgs, ... }@arguments:
+    let derivations = [ (find (consents.packageSet package.name arguments)) ]; in
     if package.scope == "home" then { home.packages = derivations; } else { environment.systemPackages = derivations; };
 
   # { module } or { derivation = pkgs: …; }
@@ -148,7 +149,15 @@ let
       lookedFor = lib.concatStringsSep ", " (map shownPath candidates);
     in
     if found == [ ] then package.refusePackage "${package.flake} has none of ${lookedFor}. ${removeHint package}"
-    else derivationOr package (lib.attrByPath (lib.head found) null input);
+    else derivationOr package (lib.attrByPath path (lib.attrByPath (lib.head found) null input) (consentedSet package input system));
+
+  # The package set of another nixpkgs, with the consents of the package; empty where there are none.
+  consentedSet = package: input: system:
+    let
+      given = consents.consentsOf package.name;
+      set = input.legacyPackages.${system} or { };
+    in
+    if given == [ ] || !(set ? path && set ? config) then { } else consents.extend given set;
 
   derivationOr = package: value:
     if lib.isDerivation value then value
@@ -178,8 +187,9 @@ let
 in
 {
   inherit manifest;
-  systemModules = map moduleOf (ofScope "system");
-  homeModules = map (home: home.module) homePackages;
-  homeModulesByUser = builtins.mapAttrs (_: map (home: home.module)) (lib.groupBy (home: home.user) homePackages);
+  systemModules = consents.modules ++ map moduleOf (ofScope "system");
+  homeModules = lib.optionals (homePackages != [ ]) consents.modules ++ map (home: home.module) homePackages;
+  homeModulesByUser = builtins.mapAttrs (_: homes: consents.modules ++ map (home: home.module) homes)
+    (lib.groupBy (home: home.user) homePackages);
   warnings = lib.concatMap warningsOf packages;
 }
