@@ -48,15 +48,19 @@ def _host_name(name: str) -> str:
     return name
 
 
+Place = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))]
+"""A path; a relative one is meant from where the daemon was started, since it soon leaves that folder."""
+
+
 class Settings(BaseModel):
     """Everything that can be configured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Mode = Mode.USER
-    repository: Path = Field(description="The folder of the repository.")
-    state: Path = Field(description="Where the history of transactions and caches are kept.")
-    socket: Path = Field(description="The Unix socket of JSON-RPC.")
+    repository: Place = Field(description="The folder of the repository.")
+    state: Place = Field(description="Where the history of transactions and caches are kept.")
+    socket: Place = Field(description="The Unix socket of JSON-RPC.")
     bus: str = Field("session", description="session, system, none, or the address of a bus.")
     host: Annotated[str, AfterValidator(_host_name)] = Field(description="The host that is meant where none is named.")
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/-]{0,99}$")] | None = Field(
@@ -71,20 +75,21 @@ class Settings(BaseModel):
 
 def load(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """The settings; raises InvalidArgument that names the source, the key and the reason."""
-    mode = Mode(arguments.get("mode") or environment.get("GLIX_MODE") or Mode.USER)
-    path = Path(arguments.get("config") or _config_path(mode, environment))
+    mode = _mode(arguments, environment)
+    named = arguments.get("config")
+    path = Path(named or _config_path(mode, environment))
     given = {name: value for name, value in arguments.items() if value is not None and name != "config"}
-    merged = {**_from_file(path), **_from_environment(environment), **given, "mode": mode}
+    in_file = _from_file(path, must_exist=bool(named))
+    if in_file.get("mode", mode) != mode:
+        raise _wrong("mode", f"{path} can't choose it", _MODE_SOURCE)
+    merged = {**in_file, **_from_environment(environment), **given, "mode": mode}
     try:
         return Settings.model_validate({**_defaults(mode, merged, environment), **merged})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(
-            f"The setting {key} is wrong: {first['msg']}.",
-            hint=f"It comes from an argument, a variable {PREFIX}{key.upper()} or {path}.",
-            details={"argument": key, "reason": str(first["msg"])},
-        ) from None
+        source = f"It comes from an argument, a variable {PREFIX}{key.upper()} or {path}."
+        raise _wrong(key, first["msg"], source) from None
 
 
 def child_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
@@ -106,6 +111,25 @@ def child_environment(settings: Settings, environment: Mapping[str, str]) -> dic
     }
 
 
+_MODE_SOURCE: Final = f"It comes from --mode or a variable {PREFIX}MODE or GLIX_MODE."
+
+
+def _mode(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Mode:
+    """The mode has to be known first: it decides which file is read."""
+    words = (arguments.get("mode"), environment.get(f"{PREFIX}MODE"), environment.get("GLIX_MODE"))
+    word = next(filter(None, words), Mode.USER)
+    try:
+        return Mode(word)
+    except ValueError:
+        raise _wrong("mode", f"{word!a} is neither user nor system", _MODE_SOURCE) from None
+
+
+def _wrong(key: str, reason: str, source: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The setting {key} is wrong: {reason}.", hint=source, details={"argument": key, "reason": reason}
+    )
+
+
 def _defaults(mode: Mode, merged: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     host = socket.gethostname().partition(".")[0].lower()
     if mode is Mode.SYSTEM:
@@ -116,7 +140,10 @@ def _defaults(mode: Mode, merged: Mapping[str, Any], environment: Mapping[str, s
             "bus": "system",
             "host": host,
         }
-    repository = os.path.abspath(merged.get("repository") or user_repository(environment))
+    chosen = merged.get("repository")
+    if not isinstance(chosen, str | os.PathLike) or not chosen:  # what is of another type is refused with all the rest
+        chosen = user_repository(environment)
+    repository = os.path.abspath(chosen)
     own = os.path.realpath(repository) == os.path.realpath(user_repository(environment))
     return {
         "repository": Path(repository),
@@ -134,12 +161,12 @@ def _config_path(mode: Mode, environment: Mapping[str, str]) -> str:
     return os.path.join(environment.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "glixd", "config.toml")
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        if isinstance(error, FileNotFoundError) and not must_exist:
+            return {}
         raise InvalidRequest(
             f"{path} can't be read: {error}.", details={"argument": str(path), "reason": str(error)}
         ) from None
