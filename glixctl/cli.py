@@ -8,9 +8,9 @@ table, so that `--host list list` and `add firefox --scope=home git` mean what t
 from __future__ import annotations
 
 import argparse
-import os
+import sys
 
-from glixctl import commands
+from glixctl import commands, output
 from glixctl.client import MODES, TRANSPORTS
 from glixctl.errors import UsageError
 
@@ -28,27 +28,76 @@ VERSION = ("-v", "--version")
 
 def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     """The command that `words` name, and its options; prints help and raises SystemExit where they ask for it."""
-    if words[:1] == ["help"]:
-        words = [*words[1:], HELP[0]]
+    if (found := find(words)) is None:
+        return _without_verb(words)
+    parser, parted = found.parser, found.parted
+    if parted.unknown:
+        raise _no_flag(parser, words[parted.unknown[0]].partition("=")[0])
+    options = _options(parser, parted.flags, found.arguments)
+    if found.command.NAME == "help" and options.topic and options.topic[0] not in commands.TASKS:
+        return parse([*options.topic, HELP[0]])
+    return found.command, options
+
+
+class Found:
+    """A command that was recognised in a command line, and the words that are left for it."""
+
+    def __init__(self, command: Command, parser: Parser, parted: Parted, words: Sequence[str], verb: int) -> None:
+        self.command = command
+        self.parser = parser
+        self.parted = parted
+        self.arguments = [words[index] for index in parted.others[verb:]]
+        """The words that are neither flags nor the verb."""
+
+
+def find(words: Sequence[str]) -> Found | None:
+    """The command that `words` name, if they name one."""
     for command, names in _candidates(words):
-        parser = _parser(command, " ".join([PROGRAM, *(words[index] for index in names)]))
-        parted = _Parted(parser, words)
+        parser = parser_of(" ".join(words[index] for index in names), command)
+        parted = Parted(parser.table, words)
         if parted.others[: len(names)] == names and not any(index < names[-1] for index in parted.unknown):
-            parted.refuse_unknown(words)
-            return command, _options(parser, parted.flags, [words[index] for index in parted.others[len(names) :]])
-    return _without_verb(words)
+            return Found(command, parser, parted, words, len(names))
+    return None
 
 
-class _Parser(argparse.ArgumentParser):
+def parser_of(verb: str, command: Command) -> Parser:
+    """The parser of a command, which knows its arguments, its flags and its help."""
+    about = [_sentence(command.SUMMARY), *getattr(command, "ABOUT", ())]
+    examples = [f"  {PROGRAM} {example}\n      {what}" for example, what in command.EXAMPLES]
+    parser = Parser(f"{PROGRAM} {verb}", "\n\n".join(about), "\n".join(["examples:", *examples]))
+    command.arguments(parser)
+    _common_flags(parser)
+    return parser
+
+
+def every_flag() -> dict[str, argparse.Action]:
+    """The flags of all verbs; loads every one of them."""
+    outside = Parser(PROGRAM, "")
+    outside.add_argument(*VERSION, action="store_true", help="print the version of this client")
+    table = dict(outside.table)
+    for verb in commands.VERBS:
+        for name, command in commands.members(verb):
+            table = {**parser_of(name, command).table, **table}
+    return table
+
+
+class Parser(argparse.ArgumentParser):
     """A parser that raises its errors, and does not load what only its help needs."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, formatter_class=_Formatter, allow_abbrev=False)
+    def __init__(self, prog: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=prog, description=description, epilog=epilog, formatter_class=_Formatter, allow_abbrev=False
+        )
 
     @property
     def table(self) -> Mapping[str, argparse.Action]:
         """The flags it knows."""
         return self._option_string_actions
+
+    @property
+    def positionals(self) -> list[argparse.Action]:
+        """The arguments it takes, in order."""
+        return self._get_positional_actions()
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line in a sentence."""
@@ -59,37 +108,48 @@ class _Formatter(argparse.HelpFormatter):
     """The layout of help; argparse asks for one with every argument, and its own loads `shutil` to find the width."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28, width=_columns())
+        super().__init__(prog, max_help_position=28, width=(output.terminal_columns(sys.stdout) or 80) - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Fill each line on its own, so that paragraphs stay apart; one that is indented stays as it is."""
+        fill = super()._fill_text
+        return "\n".join(line if line[:1] in ("", " ") else fill(line, width, indent) for line in text.splitlines())
 
 
-class _Parted:
-    """The words of a command line, parted by the table of one parser into flags with their values, and others."""
+class Parted:
+    """The words of a command line, parted by a table of flags into flags with their values, and others."""
 
-    def __init__(self, parser: _Parser, words: Sequence[str]) -> None:
+    def __init__(self, table: Mapping[str, argparse.Action], words: Sequence[str]) -> None:
         self.flags: list[str] = []
         self.others: list[int] = []
         self.unknown: list[int] = []
-        self._known = parser.table
+        self.unfinished: argparse.Action | None = None
+        """The flag at the end that still wants its value."""
+        self.literal = False
+        """Whether `--` came, after which nothing is a flag."""
+        self._table = table
         indices = iter(range(len(words)))
         for index in indices:
             self._place(index, words, indices)
 
-    def refuse_unknown(self, words: Sequence[str]) -> None:
-        """Raise when a flag is in no table, with the one that was probably meant."""
-        if self.unknown:
-            raise _unknown("option", words[self.unknown[0]].partition("=")[0], self._known)
-
     def _place(self, index: int, words: Sequence[str], indices: Iterator[int]) -> None:
         word = words[index]
         if word == "--":
+            self.literal = True
             self.others.extend(indices)
         elif not word.startswith("-") or word == "-":
             self.others.append(index)
-        elif (action := self._known.get(word.partition("=")[0])) is None:
+        elif (action := self._table.get(word.partition("=")[0])) is None:
             self.unknown.append(index)
+        elif action.nargs is None and "=" not in word:
+            self._take(action, word, words, next(indices, None))
         else:
-            value = next(indices, None) if action.nargs is None and "=" not in word else None
-            self.flags.append(word if value is None else f"{word}={words[value]}")
+            self.flags.append(word)
+
+    def _take(self, action: argparse.Action, word: str, words: Sequence[str], value: int | None) -> None:
+        if value is None:
+            self.unfinished = action
+        self.flags.append(word if value is None else f"{word}={words[value]}")
 
 
 def _candidates(words: Sequence[str]) -> Iterator[tuple[Command, list[int]]]:
@@ -110,18 +170,11 @@ def _candidates(words: Sequence[str]) -> Iterator[tuple[Command, list[int]]]:
                     yield action, [index, later]
 
 
-def _options(parser: _Parser, flags: Sequence[str], others: Sequence[str]) -> argparse.Namespace:
+def _options(parser: Parser, flags: Sequence[str], others: Sequence[str]) -> argparse.Namespace:
     options, left = parser.parse_known_args([*flags, "--", *others] if others else flags)
     if extra := [word for word in left if word != "--"]:
         raise UsageError(f"{extra[0]} is one argument too many.", f"`{parser.prog} --help` shows how it is used.")
     return options
-
-
-def _parser(command: Command, prog: str) -> _Parser:
-    parser = _Parser(prog, _sentence(command.SUMMARY))
-    command.arguments(parser)
-    _common_flags(parser)
-    return parser
 
 
 def _common_flags(parser: argparse.ArgumentParser) -> None:
@@ -134,20 +187,22 @@ def _common_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _without_verb(words: Sequence[str]) -> NoReturn:
-    """Answer a command line without a known verb: help, the version, or what is wrong with it."""
-    common = _Parser(PROGRAM, "")
-    _common_flags(common)
-    common.add_argument("--host")
-    common.add_argument(*VERSION, action="store_true")
-    parted = _Parted(common, words)
-    if parted.unknown and parted.unknown < parted.others[:1]:
-        parted.refuse_unknown(words)
-    if parted.others:
-        _refuse_others([words[index] for index in parted.others])
+    """Answer a command line that names no command: help, the version, or what is wrong with it."""
+    table = every_flag()
+    parted = Parted(table, words)
+    others = [words[index] for index in parted.others]
+    unknown = words[parted.unknown[0]].partition("=")[0] if parted.unknown else ""
+    if unknown and parted.unknown < parted.others[:1]:
+        raise _unknown("option", unknown, table)
+    if others:
+        _refuse(others, parted)
+    if unknown:
+        raise _unknown("option", unknown, table)
     if any(word in HELP for word in words):
-        print(_overview(), end="")
+        from glixctl.commands import help as help_verb
+
+        help_verb.print_overview()
         raise SystemExit(0)
-    parted.refuse_unknown(words)
     if any(word in VERSION for word in words):
         from glixd.protocol import COMMIT
         from glixd.protocol import VERSION as NUMBER
@@ -157,16 +212,35 @@ def _without_verb(words: Sequence[str]) -> NoReturn:
     raise UsageError("Which verb?", f"`{PROGRAM} --help` lists them.")
 
 
-def _refuse_others(others: Sequence[str]) -> NoReturn:
+def _refuse(others: Sequence[str], parted: Parted) -> NoReturn:
+    """Say what is wrong with a command line whose words, without its flags, are `others`."""
     verb = others[0]
     if verb not in commands.VERBS:
         raise _unknown("verb", verb, commands.VERBS)
-    names = [action.NAME for action in getattr(commands.load(verb), "ACTIONS", ())]
-    if len(others) > 1 and names:
-        raise _unknown(f"action of {verb}", others[1], names)
-    if names:
-        raise UsageError(f"{verb} needs one of: {', '.join(names)}.")
-    raise UsageError(f"What stands before {verb} does not belong to it.", f"`{PROGRAM} {verb} --help` lists its flags.")
+    members = dict(commands.members(verb))
+    name = verb if verb in members else " ".join(others[:2])
+    if name in members:
+        parser = parser_of(name, members[name])
+        raise _no_flag(
+            parser, next(flag for word in parted.flags if (flag := word.partition("=")[0]) not in parser.table)
+        )
+    actions = [member.NAME for member in members.values()]
+    if len(others) > 1:
+        raise _unknown(f"action of {verb}", others[1], actions)
+    if any(word in HELP for word in parted.flags):
+        from glixctl.commands import help as help_verb
+
+        help_verb.print_group(verb)
+        raise SystemExit(0)
+    raise UsageError(f"{verb} needs one of: {', '.join(actions)}.", f"`{PROGRAM} {verb} --help` says what they do.")
+
+
+def _no_flag(parser: Parser, flag: str) -> UsageError:
+    """The error about a flag that a command does not have: another one's, or nobody's."""
+    if flag not in every_flag():
+        return _unknown("option", flag, parser.table)
+    verb = parser.prog.removeprefix(f"{PROGRAM} ")
+    return UsageError(f"{verb} takes no {flag}.", f"`{parser.prog} --help` lists its flags.")
 
 
 def _unknown(what: str, word: str, known: Iterable[str]) -> UsageError:
@@ -178,19 +252,5 @@ def _unknown(what: str, word: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"There is no {what} {word}.", hint)
 
 
-def _overview() -> str:
-    lines = [f"usage: {PROGRAM} VERB [ARGUMENT …] [FLAG …]", "", "Manage the packages of your NixOS machines.", ""]
-    lines += [f"  {verb:<12} {commands.load(verb).SUMMARY}" for verb in commands.VERBS]
-    lines += ["", f"`{PROGRAM} VERB --help` shows the arguments and flags of a verb; flags stand in any order."]
-    return "\n".join(lines) + "\n"
-
-
 def _sentence(summary: str) -> str:
     return summary[:1].upper() + summary[1:] + "."
-
-
-def _columns() -> int:
-    try:
-        return os.get_terminal_size().columns - 2
-    except OSError:
-        return 78

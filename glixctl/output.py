@@ -186,14 +186,14 @@ def coloured(stream: TextIO) -> bool:
 
 
 def terminal_columns(stream: TextIO) -> int | None:
-    """The width of the terminal behind `stream`; none for a file or a pipe."""
+    """The width of the terminal behind `stream`, or what COLUMNS says that it is; none for a file or a pipe."""
     try:
         if not stream.isatty():
             return None
         columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         return None
-    return columns or None
+    return columns if columns > 0 else None
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The verbs of glixctl, one module each; a module is loaded when its verb is named.
 
-A command has `NAME`, `SUMMARY`, `arguments(parser)` and `run(options, client) -> int`: arguments in, one call, one print. A
-group has `NAME`, `SUMMARY` and `ACTIONS`, a tuple of commands that follow its name. `ping` shows the shape.
+A command has `NAME`, `SUMMARY`, `EXAMPLES`, `ANSWER`, `arguments(parser)` and `run(options, client) -> int`: arguments in,
+one call, one print. It may have `ABOUT`, paragraphs that its help shows below the summary. A group has `NAME`, `SUMMARY`
+and `ACTIONS`, a tuple of commands that follow its name. `ping` shows the shape. A new verb is a file here and a word in
+`TASKS`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
     from types import ModuleType
     from typing import Protocol
 
@@ -28,6 +31,14 @@ if TYPE_CHECKING:
         def SUMMARY(self) -> str:  # noqa: N802 - a constant of a module
             """What it does, in a few words."""
 
+        @property
+        def EXAMPLES(self) -> tuple[tuple[str, str], ...]:  # noqa: N802 - a constant of a module
+            """Command lines without the name of the program, each with what it does."""
+
+        @property
+        def ANSWER(self) -> str:  # noqa: N802 - a constant of a module
+            """The value of the daemon's table that `--json` prints; empty for what prints none."""
+
         def arguments(self, parser: ArgumentParser) -> None:
             """Declare arguments and flags."""
 
@@ -35,24 +46,29 @@ if TYPE_CHECKING:
             """Make the call, print the answer and return the exit code."""
 
 
-VERBS = (
-    "init",
-    "add",
-    "remove",
-    "list",
-    "show",
-    "info",
-    "enable",
-    "disable",
-    "history",
-    "transaction",
-    "regen",
-    "resolve",
-    "ping",
-    "version",
-)
+TASKS = {
+    "install": ("Install and remove packages", ("add", "remove", "enable", "disable", "resolve")),
+    "undo": ("See what was changed, and stop a change", ("history", "transaction")),
+    "look": ("Look at what is there", ("list", "show", "info")),
+    "machines": ("Set machines up", ("init", "regen")),
+    "trouble": ("Find out what is wrong", ("ping", "version")),
+    "glixctl": ("Get to know this program", ("help",)),
+}
+"""The verbs by what somebody wants to do."""
+
+VERBS = tuple(verb for _, verbs in TASKS.values() for verb in verbs)
 
 
 def load(verb: str) -> ModuleType:
     """The module of a verb, which is a command or a group."""
     return import_module(f"glixctl.commands.{verb}")
+
+
+def members(verb: str) -> Iterator[tuple[str, Command]]:
+    """The commands behind a verb, each with all of its words: the verb itself, or every action of a group."""
+    module = load(verb)
+    actions = getattr(module, "ACTIONS", None)
+    if actions is None:
+        yield verb, module
+    for action in actions or ():
+        yield f"{verb} {action.NAME}", action

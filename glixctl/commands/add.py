@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 NAME = "add"
 SUMMARY = "add packages to a host"
+EXAMPLES = (
+    ("add firefox", "the package firefox of the host's own nixpkgs"),
+    ("add firefox git --scope home", "two packages in one change, for your own home"),
+    ("add github:owner/repo --pin v1.2", "a flake, kept on one tag"),
+    ("add firefox --dry-run", "what would be done, as a diff"),
+)
+ANSWER = "Transaction"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 NAME = "disable"
 SUMMARY = "disable packages of a host and keep their entries"
+EXAMPLES = (("disable firefox", "switch a package off and keep its entry"),)
+ANSWER = "Transaction"
 
 
 def arguments(parser: ArgumentParser) -> None:

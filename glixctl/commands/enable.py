@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 NAME = "enable"
 SUMMARY = "enable packages of a host"
+EXAMPLES = (("enable firefox", "switch a disabled package on again"),)
+ANSWER = "Transaction"
 
 
 def arguments(parser: ArgumentParser) -> None:

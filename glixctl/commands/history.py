@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 NAME = "history"
 SUMMARY = "list the commits, the newest first"
+EXAMPLES = (
+    ("history", "the last fifty commits"),
+    ("history --limit 5 --before 1a2b3c4", "five commits before a certain one"),
+)
+ANSWER = "Histories"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NAME = "info"
 SUMMARY = "describe the repository, its hosts and its inputs"
+EXAMPLES = (("info", "the repository, its hosts and its inputs"),)
+ANSWER = "Info"
 
 
 def arguments(parser: ArgumentParser) -> None:

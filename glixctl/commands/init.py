@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 NAME = "init"
 SUMMARY = "make the repository, or add a host to it"
+EXAMPLES = (
+    ("init", "make the repository, with this machine in it"),
+    ("init --host pi --user alice --system aarch64-linux", "add another machine"),
+)
+ANSWER = "Transaction"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 NAME = "list"
 SUMMARY = "list the packages of a host, or of all"
+EXAMPLES = (
+    ("list", "the enabled packages of this machine"),
+    ("list --all-hosts --all", "every package of every host"),
+    ("list --json", "the same for a script"),
+)
+ANSWER = "Packages"
 
 HEADER = ("HOST", "NAME", "SCOPE", "STATE", "USER", "FLAKE")
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NAME = "ping"
 SUMMARY = "see whether the daemon answers"
+EXAMPLES = (("ping", "one line when the daemon answers, a reason when it does not"),)
+ANSWER = "PingResult"
 
 
 def arguments(parser: ArgumentParser) -> None:

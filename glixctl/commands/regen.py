@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 NAME = "regen"
 SUMMARY = "rewrite the managed regions from the manifests"
+EXAMPLES = (("regen", "write the managed regions of flake.nix again"),)
+ANSWER = "Transaction"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 NAME = "remove"
 SUMMARY = "remove packages from a host"
+EXAMPLES = (
+    ("remove firefox", "one package of this machine"),
+    ("remove firefox git --host pi", "two packages of another host"),
+)
+ANSWER = "Transaction"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NAME = "resolve"
 SUMMARY = "say what names and references mean, without changing anything"
+EXAMPLES = (("resolve firefox", "what the name would install, and whether its source is trusted"),)
+ANSWER = "Resolutions"
 
 HEADER = ("REF", "NAME", "SOURCE", "TRUSTED", "FLAKE")
 

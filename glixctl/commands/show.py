@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 NAME = "show"
 SUMMARY = "show one package with everything that is known of it"
+EXAMPLES = (
+    ("show firefox", "one package of this machine"),
+    ("show firefox --host pi", "the same on another host"),
+)
+ANSWER = "PackageDetails"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -26,6 +26,11 @@ class List:
 
     NAME = "list"
     SUMMARY = "list transactions, the newest first"
+    EXAMPLES = (
+        ("transaction list", "the last fifty transactions"),
+        ("transaction list --state failed --limit 5", "the last five that failed"),
+    )
+    ANSWER = "Transactions"
 
     @staticmethod
     def arguments(parser: ArgumentParser) -> None:
@@ -50,6 +55,8 @@ class Show:
 
     NAME = "show"
     SUMMARY = "show one transaction with its log"
+    EXAMPLES = (("transaction show 01hzy7k3m5n8p0q2r4s6t8v0wx", "how a transaction ended, with its log"),)
+    ANSWER = "Transaction"
 
     @staticmethod
     def arguments(parser: ArgumentParser) -> None:
@@ -72,6 +79,8 @@ class Cancel:
 
     NAME = "cancel"
     SUMMARY = "stop a transaction that has not reached its commit point"
+    EXAMPLES = (("transaction cancel 01hzy7k3m5n8p0q2r4s6t8v0wx", "stop it, if nothing is committed yet"),)
+    ANSWER = "Empty"
 
     @staticmethod
     def arguments(parser: ArgumentParser) -> None:
@@ -94,6 +103,8 @@ class Watch:
 
     NAME = "watch"
     SUMMARY = "follow a transaction until it ends, and end as it does"
+    EXAMPLES = (("transaction watch 01hzy7k3m5n8p0q2r4s6t8v0wx", "follow it, and end with its exit code"),)
+    ANSWER = "Transaction"
 
     @staticmethod
     def arguments(parser: ArgumentParser) -> None:

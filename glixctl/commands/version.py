@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NAME = "version"
 SUMMARY = "print the version of this client"
+EXAMPLES = (("version", "the version and the commit of this client"),)
+ANSWER = "PingResult"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,15 @@ def test_words_mean_what_they_say(words: list[str], verb: str, expected: dict[st
         (["add", "x", "--name"], "--name", "glixctl add --help"),
         (["list", "--limit", "0"], "--limit", "glixctl list --help"),
         (["list", "--json=yes"], "--json", "glixctl list --help"),
-        (["history", "--host", "pi"], "There is no option --host.", ""),
+        (["history", "--host", "pi"], "history takes no --host.", "glixctl history --help"),
+        (["--host", "laptop", "info"], "info takes no --host.", "glixctl info --help"),
+        (["--host=laptop", "info"], "info takes no --host.", ""),
+        (["--host", "laptop", "transaction", "list"], "transaction list takes no --host.", ""),
+        (["transaction", "--host", "laptop", "list"], "transaction list takes no --host.", ""),
+        (["transaction", "list", "--dry-run"], "transaction list takes no --dry-run.", ""),
+        (["--host", "laptop", "transaction", "lst"], "There is no action of transaction lst.", "list"),
+        (["--all-hosts", "show", "firefox"], "show takes no --all-hosts.", ""),
+        (["help", "lst"], "There is no verb lst.", "list"),
         (["transaction"], "list, show, cancel, watch", ""),
         (["transaction", "shw", "x"], "There is no action of transaction shw.", "show"),
         (["transaction", "show"], "ID", "glixctl transaction show --help"),
@@ -83,12 +92,84 @@ def test_a_command_line_that_nobody_understands_is_refused_with_the_nearest_word
     assert refused.value.exit_code == 2
 
 
-@pytest.mark.parametrize("words", [["-h"], ["--help"], ["help"], ["add", "-h"], ["--json", "add", "x", "--help"]])
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["help", "-h"], ["add", "-h"], ["--json", "add", "x", "--help"]])
 def test_help_ends_well(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(words)
     assert not end.value.code
     assert capsys.readouterr().out.startswith("usage: glixctl")
+
+
+def test_help_without_a_verb_names_every_verb_by_task(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0
+    shown = capsys.readouterr().out
+    for title, verbs in commands.TASKS.values():
+        assert title in shown
+        for verb in verbs:
+            assert f"\n  {verb} " in shown
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("task", commands.TASKS)
+def test_help_of_a_task_shows_the_examples_of_its_verbs(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", task]) == 0
+    shown = capsys.readouterr().out
+    for verb in commands.TASKS[task][1]:
+        for name, command in commands.members(verb):
+            assert f"\n{name}: {command.SUMMARY}\n" in shown
+            assert all(f"  glixctl {example}\n      {what}\n" in shown for example, what in command.EXAMPLES)
+
+
+def test_help_explains_one_task_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "install", "undo"]) == 2
+    assert capsys.readouterr().err.startswith("glixctl: undo is one argument too many.")
+
+
+def test_no_task_has_the_name_of_a_verb() -> None:
+    assert set(commands.TASKS).isdisjoint(commands.VERBS)
+
+
+@pytest.mark.parametrize("words", [["help", "transaction"], ["transaction", "-h"], ["--help", "transaction"]])
+def test_help_of_a_group_lists_its_actions(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert not end.value.code
+    shown = capsys.readouterr().out
+    assert "\n  transaction list    list transactions" in shown
+    assert "\n  transaction watch   follow" in shown
+
+
+def test_help_of_a_verb_is_what_its_flag_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for words in (["help", "add"], ["add", "--help"], ["help", "transaction", "list"], ["transaction", "list", "-h"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert shown[2] == shown[3]
+
+
+def test_every_example_is_a_command_line_of_its_verb() -> None:
+    for verb in commands.VERBS:
+        for name, command in commands.members(verb):
+            assert command.EXAMPLES, name
+            for example, what in command.EXAMPLES:
+                assert what
+                found = cli.find(shlex.split(example))
+                assert found, example
+                assert found.command is command
+                if verb != "help":
+                    cli.parse(shlex.split(example))
+
+
+def test_no_two_verbs_disagree_about_whether_a_flag_takes_a_value() -> None:
+    every = cli.every_flag()
+    for verb in commands.VERBS:
+        for name, command in commands.members(verb):
+            for flag, action in cli.parser_of(name, command).table.items():
+                assert action.nargs == every[flag].nargs, f"{name} {flag}"
 
 
 @pytest.mark.parametrize("words", [["-v"], ["--version"], ["--version", "--json"]])
@@ -124,3 +205,4 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
             shown = capsys.readouterr().out
             assert "--json" in shown
             assert "--mode" in shown
+            assert "\nexamples:\n  glixctl " in shown
