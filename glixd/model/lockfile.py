@@ -16,6 +16,8 @@ from glixd.protocol import ErrorCode
 PATH: Final = "flake.lock"
 _FIRST_TIME: Final = 86400
 """Seconds of the epoch; nix gives contents without a time of their own one of the first seconds."""
+_LAST_TIME: Final = 253402300800
+"""The year 10000, which has no date here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class LockFile:
 def without(text: str, names: Iterable[str]) -> str:
     """The lock with these inputs of the root left out: nix locks them anew, on every version, and nothing else."""
     document = _document(text)
-    inputs = _root(document).get("inputs", {})
+    inputs = _table(_root(document), "inputs")
     for name in names:
         inputs.pop(name, None)
     return json.dumps(document, indent=2) + "\n"
@@ -67,7 +69,7 @@ def revision_of(locked: Mapping[str, Any]) -> str | None:
 def modified_of(locked: Mapping[str, Any]) -> str | None:
     """When the contents of a locked input were made, RFC 3339 in UTC."""
     seconds = locked.get("lastModified")
-    if not isinstance(seconds, int) or not _FIRST_TIME < seconds < 1 << 40:
+    if not isinstance(seconds, int) or not _FIRST_TIME < seconds < _LAST_TIME:
         return None
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -82,11 +84,13 @@ def url_of(original: Mapping[str, Any]) -> str | None:
             base = f"{base}/{revision}" if revision else base
             return _with_query(base, original, ("dir", "host"))
         case "indirect":
-            return str(original.get("id"))
+            revision = original.get("ref") or original.get("rev")
+            return f"{original.get('id')}/{revision}" if revision else str(original.get("id"))
         case "path":
             return _with_query(f"path:{original.get('path')}", original, ("dir",))
         case "git":
-            return _with_query(f"git+{original.get('url')}", original, ("ref", "rev", "dir"))
+            url = str(original.get("url"))
+            return _with_query(url if url.startswith("git:") else f"git+{url}", original, ("ref", "rev", "dir"))
         case "tarball" | "file":
             return _with_query(str(original.get("url")), original, ("dir",))
         case _:
@@ -96,16 +100,16 @@ def url_of(original: Mapping[str, Any]) -> str | None:
 @lru_cache(maxsize=8)
 def _parse(text: str) -> LockFile:
     document = _document(text)
-    nodes = document.get("nodes", {})
+    nodes = document["nodes"]
     found = {}
-    for name, target in sorted(_root(document).get("inputs", {}).items()):
-        node = nodes.get(target, {}) if isinstance(target, str) else {}
+    for name, target in sorted(_table(_root(document), "inputs").items()):
+        node = _table(nodes, target) if isinstance(target, str) else {}
         found[name] = _input(name, node)
     return LockFile(found)
 
 
 def _input(name: str, node: Mapping[str, Any]) -> LockedInput:
-    locked, original = node.get("locked", {}), node.get("original", {})
+    locked, original = _table(node, "locked"), _table(node, "original")
     path = original.get("path") if original.get("type") == "path" else None
     folder = path.removeprefix("./") if isinstance(path, str) and path.startswith("./") else None
     return LockedInput(name, url_of(original), revision_of(locked), modified_of(locked), folder)
@@ -121,6 +125,8 @@ def _document(text: str) -> dict[str, Any]:
         document = json.loads(text)
     except ValueError as error:
         raise _broken(str(error)) from None
+    except RecursionError:
+        raise _broken("it is nested too deeply") from None
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), dict):
         raise _broken("it has no nodes")
     if document.get("version") not in (5, 6, 7):
@@ -129,10 +135,18 @@ def _document(text: str) -> dict[str, Any]:
 
 
 def _root(document: Mapping[str, Any]) -> dict[str, Any]:
-    root = document["nodes"].get(document.get("root", "root"))
-    if not isinstance(root, dict):
+    name = document.get("root", "root")
+    if not isinstance(name, str) or name not in document["nodes"]:
         raise _broken("it has no root")
-    return root
+    return _table(document["nodes"], name)
+
+
+def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key; an empty one where there is none."""
+    value = table.get(key, {})
+    if not isinstance(value, dict):
+        raise _broken(f"{key!a} is no object")
+    return value
 
 
 def _broken(why: str) -> Refused:
