@@ -25,6 +25,7 @@ PACKAGE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,127}", re.ASCII
 HOST_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 USER_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}\$?", re.ASCII)
 SYSTEM: Final = re.compile(r"(x86_64|aarch64|i686|armv6l|armv7l|riscv64|powerpc64le|loongarch64)-linux", re.ASCII)
+CHANGE_KEY: Final = re.compile(r"[a-z][a-z_]{0,63}|config\.[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 COMMIT_NAME: Final = re.compile(r"[0-9a-f]{4,64}", re.ASCII)
 TRANSACTION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
 
@@ -57,6 +58,12 @@ def _bounded(text: str) -> str:
     return text
 
 
+def _text(text: str) -> str:
+    if not text.replace("\n", "").replace("\t", "").isprintable():
+        raise ValueError(f"{_shown(text)} has control characters; only line ends and tabs may be in it")
+    return text
+
+
 def _shown(text: str) -> str:
     """A piece of the caller's input, short and safe to print."""
     return ascii(text if len(text) <= 60 else text[:57] + "…")
@@ -79,6 +86,15 @@ Reference = Annotated[
 ]
 Line = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
 """One line of plain text."""
+
+
+InputName = Annotated[str, _matching(PACKAGE_NAME, "the name of an input or a package")]
+ChangeKey = Annotated[
+    str, _matching(CHANGE_KEY, "a key: letters, digits, _ and -, and for the configuration of a package config.NAME")
+]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_text)]
+"""Text of several lines."""
+Changes = dict[ChangeKey, Text]
 
 
 class Value(BaseModel):
@@ -201,6 +217,77 @@ class NamesParameters(MutationParameters):
 
     names: tuple[PackageName, ...] = Field(
         min_length=1, max_length=MAX_REFERENCES, description="Packages of the manifest."
+    )
+
+
+class SetParameters(MutationParameters):
+    """Which package to change, and how."""
+
+    name: PackageName = Field(description="The package, as the manifest calls it.")
+    changes: Changes = Field(
+        min_length=1,
+        max_length=MAX_REFERENCES,
+        description="New values by key: flake, scope, enabled, pin, user, follows, config.NAME. An empty value clears the key.",
+    )
+    allow_local: bool = Field(False, description="Consent to an absolute local path.")
+
+
+class MoveParameters(NamesParameters):
+    """Which packages to move, and where to."""
+
+    scope: Annotated[Scope, Field(strict=False)] = Field(Scope.SYSTEM, description="system, or home.")
+    user: UserName | None = Field(None, description="Whose home; by default the primary user. Means scope home.")
+
+
+class SetHostParameters(MutationParameters):
+    """Which settings of the host to change."""
+
+    changes: Changes = Field(
+        min_length=1,
+        max_length=MAX_REFERENCES,
+        description="New values by key: system, primary_user, default_scope, state_version, auto_apply, registry_url. "
+        "An empty value clears the key.",
+    )
+
+
+class RemoveHostParameters(MutationParameters):
+    """Which host to take out."""
+
+    name: HostName = Field(description="The host to take out, with everything in its folder.")
+
+
+class RenameHostParameters(RemoveHostParameters):
+    """Which host to rename."""
+
+    name: HostName = Field(description="The host to rename.")
+    to: HostName = Field(description="Its new name.")
+
+
+class UpdateParameters(MutationParameters):
+    """Which inputs to update."""
+
+    inputs: tuple[InputName, ...] = Field(
+        (), max_length=MAX_REFERENCES, description="Inputs, or packages that come from one; none means all inputs."
+    )
+
+
+class AdoptParameters(MutationParameters):
+    """Which edits to commit."""
+
+    message: Line | None = Field(None, description="What the edits are about; it becomes part of the commit message.")
+    everything: bool = Field(
+        False, description="Commit the edits of every file that git tracks, not only of managed ones."
+    )
+
+
+class ApplyParameters(MutationParameters):
+    """Several changes as one."""
+
+    operations: tuple[dict[str, object], ...] = Field(
+        min_length=1,
+        max_length=MAX_REFERENCES,
+        description="One after the other: `operation` is Add, Remove, Enable, Disable, Set, Move or SetHost, "
+        "beside its own parameters.",
     )
 
 
@@ -475,6 +562,8 @@ class Policy(StrEnum):
     READ_TRANSACTION = "read-transaction"
     CANCEL = "cancel"
     HOST_MANAGE = "host-manage"
+    ADOPT = "adopt"
+    UPDATE = "update"
     INSTALL = "install"
     REMOVE = "remove"
     CONFIGURE = "configure"
@@ -540,6 +629,14 @@ _ROWS: Final = (
     _mutation("Remove", NamesParameters, Policy.REMOVE, "Remove packages from a host."),
     _mutation("Enable", NamesParameters, Policy.CONFIGURE, "Enable packages of a host."),
     _mutation("Disable", NamesParameters, Policy.CONFIGURE, "Disable packages of a host and keep their entries."),
+    _mutation("Set", SetParameters, Policy.CONFIGURE, "Change keys of one package of a host."),
+    _mutation("Move", MoveParameters, Policy.CONFIGURE, "Move packages of a host to its system or to a home."),
+    _mutation("SetHost", SetHostParameters, Policy.HOST_MANAGE, "Change settings of a host."),
+    _mutation("RemoveHost", RemoveHostParameters, Policy.HOST_MANAGE, "Take a host out of the repository."),
+    _mutation("RenameHost", RenameHostParameters, Policy.HOST_MANAGE, "Give a host another name."),
+    _mutation("Update", UpdateParameters, Policy.UPDATE, "Lock inputs anew, at their newest revision."),
+    _mutation("Adopt", AdoptParameters, Policy.ADOPT, "Commit what people edited in the work tree."),
+    _mutation("Apply", ApplyParameters, Policy.CONFIGURE, "Make several changes as one, in one commit."),
     _mutation("Regenerate", RegenerateParameters, Policy.CONFIGURE, "Rewrite the managed regions from the manifests."),
 )
 

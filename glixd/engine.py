@@ -18,6 +18,7 @@ from glixd import api, policy
 from glixd.api import Caller, Kind
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
+from glixd.draft import Job
 from glixd.errors import Cancelled, Failed, GlixError, NotAllowed, Refused
 from glixd.health import HealthKeeper
 from glixd.initialise import make_repository
@@ -28,7 +29,7 @@ from glixd.protocol import COMMIT, VERSION, ErrorCode, State, json_code
 from glixd.queries import Queries, unknown_transaction
 from glixd.queue import Queue, Ticket, now
 from glixd.requests import Prepared, Preparer, to_authorise
-from glixd.transaction import Job, Result, Transactor
+from glixd.transaction import Result, Transactor
 from glixd.watchers import Client, Observer, Watchers
 
 log = structlog.get_logger()
@@ -193,7 +194,7 @@ class Engine:
             ticket.row, prepared, ticket.id, skips_evaluation=self._parts.evaluate and not ticket.parameters.evaluate
         )
         await self._parts.authority.authorise(
-            ticket.caller, policy.checks(asked, ticket.caller), interactive=ticket.parameters.interactive
+            ticket.caller, policy.all_checks(asked, ticket.caller), interactive=ticket.parameters.interactive
         )
 
     def _run(self, ticket: Ticket, prepared: Prepared, loop: asyncio.AbstractEventLoop) -> Result:

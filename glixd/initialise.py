@@ -11,12 +11,13 @@ from pathlib import Path
 from glixd.backends import files
 from glixd.backends.git import RefUpdate
 from glixd.backends.repository import FLAKE, LOCK, PUBLISHED_REF, Repository
+from glixd.draft import Draft, Job, commit_of, outcome_of
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker
 from glixd.model.change import Base, Init
 from glixd.model.operations import new_flake, plan_host, regenerated
 from glixd.protocol import ErrorCode
-from glixd.transaction import Draft, Job, Result, commit_of, outcome_of, templates
+from glixd.transaction import Result, templates
 
 
 def make_repository(
@@ -33,7 +34,7 @@ def make_repository(
     after = {**planned.files, FLAKE: regenerated(base, planned.manifests)}
     job.step("locking the inputs")
     after[LOCK] = locker.lock_new(after[FLAKE], job.cancellation)
-    draft = Draft(planned, dict.fromkeys(after), after, {})
+    draft = Draft(planned, dict.fromkeys(after), {path: text.encode() for path, text in after.items()}, {})
     outcome = outcome_of(draft)
     if job.dry_run:
         return Result(outcome)

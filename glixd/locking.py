@@ -40,18 +40,29 @@ class Locker:
         self._scratch = scratch
         self._known: OrderedDict[str, str] = OrderedDict()
 
-    def lock(self, snapshot: Snapshot, flake: str, lock: str | None, cancellation: Cancellation) -> str | None:
-        """The flake.lock that `flake` gets, starting from `lock`; None for a flake without inputs. Raises LockFailed.
+    def lock(
+        self,
+        snapshot: Snapshot,
+        flake: str,
+        lock: str | None,
+        cancellation: Cancellation,
+        *,
+        update: tuple[str, ...] = (),
+        fresh: bool = False,
+    ) -> str | None:
+        """The flake.lock that `flake` gets, starting from `lock` and with the inputs `update` locked anew.
+
+        None for a flake without inputs; `fresh` asks nix again even where the answer is known. Raises LockFailed.
 
         Folders of relative inputs are those of the commit: what is not committed is no part of an input.
         """
         folders = relative_folders(flake)
         contents = [f"{name} {snapshot.git.ref(f'{snapshot.commit}:{name}')}" for name in folders]
-        key = hashlib.sha256("\0".join([flake, lock or "", *contents]).encode()).hexdigest()
-        locked = self._known.get(key)
+        key = hashlib.sha256("\0".join([flake, lock or "", *contents, *sorted(update)]).encode()).hexdigest()
+        locked = None if fresh else self._known.get(key)
         if locked is None:
-            moved = moved_folders(snapshot, lock)
-            start = lockfile.without(lock, moved) if lock is not None and moved else lock
+            anew = {*moved_folders(snapshot, lock), *update}
+            start = lockfile.without(lock, anew) if lock is not None and anew else lock
             locked = self._run(snapshot, flake, start, folders, cancellation)
             self._remember(key, locked)
         return locked or None

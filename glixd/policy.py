@@ -85,6 +85,13 @@ def checks(request: Request, caller: Caller) -> tuple[Check, ...]:
     return tuple(rule(request, caller))
 
 
+def all_checks(requests: Sequence[Request], caller: Caller) -> tuple[Check, ...]:
+    """The actions that several parts of one request need together, each once, the strongest first."""
+    found = [check for request in requests for check in checks(request, caller)]
+    unique = {(check.action, *sorted(check.details.items())): check for check in found}
+    return tuple(sorted(unique.values(), key=_strength))
+
+
 def _read(_request: Request, _caller: Caller) -> list[Check]:
     return []
 
@@ -137,6 +144,21 @@ def _change(action: str) -> Callable[[Request, Caller], list[Check]]:
     return rule
 
 
+def _update(request: Request, _caller: Caller) -> list[Check]:
+    names = ",".join(target.name for target in request.targets)
+    found = [_check("flake-update", inputs=names, host=request.host, digest=request.digest)]
+    untrusted = [target for target in request.targets if not target.trusted]
+    return [
+        *(_check("package-install-untrusted", **_about(request, target), trusted="no") for target in untrusted),
+        *found,
+    ]
+
+
+def _adopt(request: Request, caller: Caller) -> list[Check]:
+    names = ",".join(target.name for target in request.targets)
+    return [_check("repo-adopt-edits", files=names, author=caller.login, digest=request.digest)]
+
+
 def _common(request: Request) -> list[Check]:
     return [_check("evaluation-skip", host=request.host, digest=request.digest)] if request.skips_evaluation else []
 
@@ -173,6 +195,8 @@ _WEAKER: Final = (
     "package-install-untrusted",
     "home-manage-other",
     "home-manage-own-untrusted",
+    "host-manage",
+    "flake-update",
     "package-install-trusted",
     "package-remove",
     "package-configure",
@@ -185,6 +209,8 @@ _RULES: Final[Mapping[Policy, Callable[[Request, Caller], list[Check]]]] = {
     Policy.READ_TRANSACTION: _read_transaction,
     Policy.CANCEL: _cancel,
     Policy.HOST_MANAGE: _host_manage,
+    Policy.ADOPT: _adopt,
+    Policy.UPDATE: _update,
     Policy.INSTALL: _install,
     Policy.REMOVE: _change("package-remove"),
     Policy.CONFIGURE: _change("package-configure"),

@@ -131,6 +131,7 @@ class ErrorCode(StrEnum):
     CONSENT_NEEDED = "ConsentNeeded"
     UNSUPPORTED_HERE = "UnsupportedHere"
     INTERNAL = "Internal"
+    UNKNOWN_INPUT = "UnknownInput"
 
 
 class ErrorEntry:
@@ -198,6 +199,7 @@ ERRORS: Final[Mapping[ErrorCode, ErrorEntry]] = {
         36, Exit.REFUSED, "The change needs a consent; names the option that gives it."
     ),
     ErrorCode.UNSUPPORTED_HERE: ErrorEntry(37, Exit.FAILED, "This machine or mode can't do that; says what can."),
+    ErrorCode.UNKNOWN_INPUT: ErrorEntry(39, Exit.NOT_FOUND, "flake.lock has no such input; lists the closest ones."),
     ErrorCode.INTERNAL: ErrorEntry(
         38, Exit.FAILED, "A defect of glixd; the journal has the rest under the transaction."
     ),

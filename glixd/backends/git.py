@@ -89,8 +89,8 @@ class Commit(NamedTuple):
     author: Person
     committer: Person
     message: str
-    files: Mapping[str, bytes | None]
-    """Path to new contents; None deletes."""
+    files: Mapping[str, bytes | Entry | None]
+    """Path to new contents, or to an object that is there already; None deletes."""
 
 
 class LogEntry(NamedTuple):
@@ -181,6 +181,19 @@ class Git:
                 Entry(new_mode, new_oid) if new_mode.strip("0") else None,
             )
         return changes
+
+    def modified(self, commit: str) -> dict[str, Entry]:
+        """The files of a commit that may differ in the work tree, with what the commit has there."""
+        words = self._done("diff-index", "-z", "--no-renames", "--no-abbrev", commit, "--").stdout.decode(
+            errors="replace"
+        )
+        fields = words.split("\0")
+        found = {}
+        for raw, path in zip(fields[0::2], fields[1::2], strict=False):
+            mode, _, oid, _, _ = raw.removeprefix(":").split(" ")
+            if mode.strip("0"):
+                found[path] = Entry(mode, oid)
+        return found
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Whether `old` is `new` or leads to it."""
@@ -362,6 +375,8 @@ def _import_stream(commit: Commit) -> Iterator[bytes]:
     for path, contents in commit.files.items():
         if contents is None:
             yield f"D {path}\n".encode()
+        elif isinstance(contents, Entry):
+            yield f"M {contents.mode} {contents.oid} {path}\n".encode()
         else:
             yield f"M {REGULAR} inline {path}\n".encode() + b"data %d\n%s\n" % (len(contents), contents)
     yield b"\nget-mark :1\ndone\n"

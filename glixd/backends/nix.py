@@ -25,7 +25,9 @@ TIMEOUT: Final = 1800.0
 """Seconds after which a nix that only locks or evaluates is given up."""
 
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
-_NOISE: Final = re.compile(r"^(GC Warning:|warning: |evaluating |copying |fetching |unpacking )")
+_NOISE: Final = re.compile(
+    r"^\s*(\(use '--show-trace'|GC Warning:|warning: |evaluating |copying |fetching |unpacking )"
+)
 
 
 class Nix:

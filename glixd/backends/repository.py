@@ -77,10 +77,23 @@ class Snapshot:
         top = {name: entry for name in (FLAKE, LOCK) if (entry := self.root.get(name))}
         return top | {manifest_path(host): entry for host, entry in self.hosts.items()}
 
+    def below(self, folder: str) -> dict[str, Entry]:
+        """Every file below a folder, by path."""
+        found: dict[str, Entry] = {}
+        for name, entry in self.git.tree(f"{self.commit}:{folder}").items():
+            path = f"{folder}/{name}"
+            found |= self.below(path) if entry.is_tree else {path: entry}
+        return found
+
+    def data(self, path: str) -> bytes | None:
+        """The bytes of a file of the commit."""
+        found = self._repository.git.read(f"{self.commit}:{path}")
+        return None if found is None or found.kind != "blob" else found.data
+
     def text(self, path: str) -> str | None:
         """A text file of the commit."""
-        found = self._repository.git.read(f"{self.commit}:{path}")
-        return None if found is None or found.kind != "blob" else _decoded(found.data, path)
+        data = self.data(path)
+        return None if data is None else _decoded(data, path)
 
     def manifest(self, host: str) -> Manifest:
         """The manifest of a host; raises UnknownHost with the known ones, or ManifestInvalid."""
@@ -242,17 +255,22 @@ class Repository:
         """What that commit says."""
         return Snapshot(self, commit)
 
-    def current_manifest(self, host: str, *, edits_count: bool) -> Manifest:
-        """The manifest of a host; where `edits_count`, as a person edited it and the next change will take it over."""
-        snapshot = self.snapshot()
-        committed = snapshot.hosts.get(host)
-        if committed is None or not edits_count or not self.shows_branch():
-            return snapshot.manifest(host)
-        path = manifest_path(host)
-        data = files.read_regular(self.root / path)
-        if data is None or blob_name(data, committed.oid) == committed.oid:
-            return snapshot.manifest(host)
-        return Manifest.parse(_decoded(data, path), path)
+    def edits(self, snapshot: Snapshot, *, everything: bool = False) -> dict[str, bytes | None]:
+        """What people edited: path → the bytes it has now, None where it is gone.
+
+        Of the managed files, or of every file that git tracks. Nothing while HEAD is elsewhere.
+        """
+        if not self.shows_branch():
+            return {}
+        managed = snapshot.managed
+        if everything:
+            changed = self.git.modified(snapshot.commit)
+            managed = {**managed, **{path: entry for path, entry in changed.items() if entry.is_regular}}
+        return self.worktree.edits(managed)
+
+    def edited_texts(self, snapshot: Snapshot) -> dict[str, str]:
+        """The managed files that people edited, as text."""
+        return {path: _decoded(data, path) for path, data in self.edits(snapshot).items() if data is not None}
 
     def hosts_of(self, tree: str) -> dict[str, Entry]:
         """The hosts in a `hosts` folder, by the name of its tree."""
@@ -336,10 +354,13 @@ class Repository:
             f"git could not move {self.branch}.", code=ErrorCode.READ_ONLY, hint="Run git fsck in the repository."
         )
 
-    def publish(self, held: Held, old: str | None, commit: str) -> Published:
-        """Bring the work tree and the index to `commit`; after a commit point nothing here is a failure."""
+    def publish(self, held: Held, old: str | None, commit: str, *, foreign: bool = False) -> Published:
+        """Bring the work tree and the index to `commit`; after a commit point nothing here is a failure.
+
+        `foreign` says that people may have committed between the two: only what our commits touched is published then.
+        """
         try:
-            result = self._publish(held, old, commit)
+            result = self._publish(held, old, commit, foreign=foreign)
         except (OSError, GlixError) as error:
             log.warning("publishing is pending", commit=commit, reason=str(error))
             return Published(pending=str(error))
@@ -361,7 +382,7 @@ class Repository:
             self.git.update_refs([RefUpdate(PUBLISHED_REF, main, "")], keep=held.keep)
             return
         held.expected = self._noted()
-        result = self.publish(held, published, main)
+        result = self.publish(held, published, main, foreign=True)
         held.expected = {}
         log.info("published what an earlier process had committed", commit=main, pending=result.pending)
 
@@ -403,10 +424,12 @@ class Repository:
             else:
                 return
 
-    def _publish(self, held: Held, old: str | None, commit: str) -> Published:
+    def _publish(self, held: Held, old: str | None, commit: str, *, foreign: bool) -> Published:
         diverged: list[str] = []
         if self.shows_branch():
-            changes = self._ours(old, commit)
+            changes = self.git.changed_paths(old, commit)
+            if foreign:
+                changes = {path: change for path, change in changes.items() if path in self._touched(old, commit)}
             diverged = self.worktree.publish(changes, held.expected)
             with self._index(held) as scratch:
                 self.git.stage({path: new for path, (_, new) in changes.items()}, scratch, keep=held.keep)
@@ -421,10 +444,11 @@ class Repository:
             return False
         return any("Glix-Transaction" in entry.trailers for entry in self.git.log(f"{old}..{new}", limit=1000))
 
-    def _ours(self, old: str | None, new: str) -> dict[str, tuple[Entry | None, Entry | None]]:
-        """What changed between two commits in the files that glixd writes: the managed ones, and a new host's default.nix."""
-        changes = self.git.changed_paths(old, new)
-        return {path: (before, after) for path, (before, after) in changes.items() if _written(path, before)}
+    def _touched(self, old: str | None, new: str) -> set[str]:
+        """The files that commits of ours changed between two commits; what people commit is in their work tree already."""
+        entries = self.git.log(f"{old}..{new}", limit=1000)
+        ours = [entry.oid for entry in entries if "Glix-Transaction" in entry.trailers]
+        return {path for oid in ours for path in self.git.changed_paths(f"{oid}~1", oid)}
 
     @contextlib.contextmanager
     def _index(self, held: Held) -> Iterator[Path]:
@@ -519,19 +543,6 @@ def unknown_host(host: str, known: list[str]) -> NotFound:
         hint=hint,
         details={"host": host, "known": known[:100]},
     )
-
-
-def _written(path: str, before: Entry | None) -> bool:
-    top, _, rest = path.partition("/")
-    match rest.split("/"):
-        case [""]:
-            return path in (FLAKE, LOCK)
-        case [_, "glix.toml"]:
-            return top == "hosts"
-        case [_, "default.nix"]:
-            return top == "hosts" and before is None
-        case _:
-            return False
 
 
 def _decoded(data: bytes, path: str) -> str:

@@ -23,6 +23,7 @@ from glixd.backends.git import Entry, Git
 
 log = structlog.get_logger()
 
+LINK: Final = "120000"
 ATTEMPTS: Final = 3
 """How often a file is published anew that a person writes at the same time."""
 SETTLED: Final = 50_000_000
@@ -88,6 +89,8 @@ class WorkTree:
         blob = self._git.read(new.oid)
         if blob is None:
             raise FileNotFoundError(2, "the object to publish is missing", str(target))
+        if not new.is_regular:
+            return self._link(target, new, blob.data)
         current = files.read_regular(target)
         for _ in range(ATTEMPTS):
             if current == blob.data:
@@ -95,17 +98,26 @@ class WorkTree:
             merged = blob.data if _is(current, should) else self._merged(should, current, blob.data)
             if merged is None:
                 break
-            if merged == current or self._replace(target, current, merged):
+            if merged == current or self._replace(target, current, merged, new.mode):
                 return None
             current = files.read_regular(target)
         log.warning("a managed file was edited during a transaction and conflicts with it", path=path)
         return hashlib.sha256(current or b"").hexdigest()
 
-    def _replace(self, target: Path, expected: bytes | None, data: bytes) -> bool:
+    def _link(self, target: Path, new: Entry, data: bytes) -> str | None:
+        """Put a symbolic link where nothing is; over anything else nothing is written."""
+        if os.path.lexists(target) or new.mode != LINK:
+            return hashlib.sha256(data).hexdigest()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(data.decode(errors="surrogateescape"))
+        files.sync_folder(target.parent)
+        return None
+
+    def _replace(self, target: Path, expected: bytes | None, data: bytes, mode: str) -> bool:
         """Put `data` in the place of `expected` in one step; False, and nothing lost, when something else was there."""
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._scratch / f"publish-{target.name}"
-        files.write_durably(fresh, data, _mode(target))
+        files.write_durably(fresh, data, _mode(target, mode))
         try:
             if expected is None:
                 done = files.rename_new(fresh, target) or self._rename_checked(fresh, target, expected)
@@ -155,7 +167,14 @@ class WorkTree:
             return hashlib.sha256(current).hexdigest()
         target.unlink()
         files.sync_folder(target.parent)
+        self._remove_empty(target.parent)
         return None
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Git keeps no empty folders, so neither do we."""
+        while folder != self.root and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
 
     def _known(self, path: str) -> str | None:
         key, oid = self._seen.get(path, ((), None))
@@ -187,11 +206,12 @@ def _is(data: bytes | None, name: str | None) -> bool:
     return name is None if data is None else name is not None and blob_name(data, name) == name
 
 
-def _mode(target: Path) -> int:
+def _mode(target: Path, mode: str) -> int:
+    """The permissions that a file has, or gets where it is new."""
     try:
         return stat.S_IMODE(target.lstat().st_mode)
     except FileNotFoundError:
-        return 0o644
+        return 0o755 if mode == "100755" else 0o644
 
 
 def _stat_key(path: Path) -> tuple[int, ...]:

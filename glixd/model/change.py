@@ -14,6 +14,8 @@ from glixd import api
 from glixd.api import Scope
 from glixd.model.manifest import Manifest, Package
 
+SETTINGS: Final = "settings"
+"""The scope of a change that is about no package."""
 HOST_VERBS: Final = frozenset({"init", "remove-host", "rename-host"})
 """Changes whose one line is about a host and not about a package."""
 
@@ -207,17 +209,22 @@ class Plan:
         """One sentence about the change."""
         if not self.changes:
             return f"nothing to do on {self.host}"
+        first = self.changes[0]
         if self.verb in HOST_VERBS:
-            return f"{self.changes[0].action} the host {self.host} ({facts(self.changes[0])})"
-        names = listed([change.name for change in self.changes])
-        if len(self.changes) == 1:
-            return f"{self.changes[0].action} {names} {preposition(self.verb)} {self.host} ({facts(self.changes[0])})"
-        return f"{self.changes[0].action} {names} {preposition(self.verb)} {self.host}"
+            return f"{first.action} the host {self.host} ({facts(first)})"
+        actions = {change.action for change in self.changes}
+        about = f" ({facts(first)})" if len(self.changes) == 1 else ""
+        action = first.action if len(actions) == 1 else "changed"
+        return f"{action} {self._names} {preposition(self.verb)} {self.host}{about}"
+
+    @property
+    def _names(self) -> str:
+        return listed(list(dict.fromkeys(change.name for change in self.changes)))
 
     @property
     def subject(self) -> str:
         """The first line of the commit message."""
-        names = listed([change.name for change in self.changes])
+        names = self._names
         about = f" ({facts(self.changes[0])})" if len(self.changes) == 1 else ""
         return f"glix {self.verb} {self.host}: {names}{about}" if names else f"glix {self.verb} {self.host}"
 
@@ -252,6 +259,8 @@ def change_of(action: str, host: str, manifest: Manifest, package: Package, sour
 
 def facts(change: api.Change) -> str:
     """What stands in parentheses behind a package: `ref, scope, via source`; never a value of its configuration."""
+    if change.scope == SETTINGS:
+        return change.flake
     scope = f"{change.scope} of {change.user}" if change.user else change.scope
     source = f", via {change.source}" if change.source else ""
     return f"{change.flake}, {scope}{source}"

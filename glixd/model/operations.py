@@ -13,6 +13,7 @@ from glixd.api import Scope
 from glixd.errors import GlixError, NotFound, Refused, invalid
 from glixd.model import document
 from glixd.model.change import (
+    SETTINGS,
     Add,
     Adopt,
     Base,
@@ -390,8 +391,9 @@ def _set_host(base: Base, request: SetHost) -> Plan:
     edited = Manifest.parse(text, path)
     if edited == manifest:
         return Plan("set-host", request.host)
-    shown = listed([f"{key}={value}" if value else f"no {key}" for key, value in request.values])
-    change = api.Change(action="changed", host=request.host, name=shown, flake="settings", scope="host")
+    keys = listed([key for key, _ in request.values])
+    shown = ", ".join(f"{key}={value}" if value else f"no {key}" for key, value in request.values)
+    change = api.Change(action="set", host=request.host, name=keys, flake=shown[:256], scope=SETTINGS)
     return Plan("set-host", request.host, (change,), {path: text}, {request.host: edited}, regenerates=True)
 
 

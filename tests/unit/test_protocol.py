@@ -49,6 +49,7 @@ PUBLISHED = {
     ErrorCode.CONSENT_NEEDED: (-32036, 5),
     ErrorCode.UNSUPPORTED_HERE: (-32037, 1),
     ErrorCode.INTERNAL: (-32038, 1),
+    ErrorCode.UNKNOWN_INPUT: (-32039, 4),
 }
 """The JSON-RPC code and glixctl's exit code of every error, as scripts know them. Lines are added, never changed."""
 

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A change in full, before anything of it is written: its files before and after, its commit, and how it is told."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from glixd import api
+from glixd.api import Caller
+from glixd.backends.git import Commit, Entry, Person
+from glixd.backends.process import Cancellation
+from glixd.backends.repository import FLAKE, LOCK, SCRATCH_REF
+from glixd.model.change import Plan, Request, listed
+from glixd.model.lockfile import LockFile
+
+COMMITTER: Final = Person("glixd", "glixd@localhost")
+Content = bytes | Entry | None
+"""What a file becomes: new bytes, an object that is there already, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A resolved and authorised request with all that its transaction needs."""
+
+    id: str
+    request: Request
+    digest: str
+    caller: Caller
+    branch: str = "main"
+    dry_run: bool = False
+    reason: str | None = None
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    step: Callable[[str], None] = lambda _title: None
+    committed: Callable[[str], None] = lambda _commit: None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The files that a change is about."""
+
+    plan: Plan
+    before: Mapping[str, bytes | None]
+    after: Mapping[str, Content]
+    adopted: Mapping[str, bytes | None]
+
+    @property
+    def changed(self) -> dict[str, Content]:
+        """The files that the commit changes."""
+        return {path: content for path, content in self.after.items() if self.before.get(path) != content}
+
+
+def commit_of(job: Job, draft: Draft, base: str | None, machine: str) -> Commit:
+    """The commit of a change, by the caller and through glixd."""
+    author = Person(job.caller.login, f"{job.caller.login}@{machine}")
+    return Commit(SCRATCH_REF, base, author, COMMITTER, _message(job, draft), draft.changed)
+
+
+def _message(job: Job, draft: Draft) -> str:
+    """Subject, one line a package, and the trailers by which a commit is known as ours."""
+    subject = draft.plan.subject
+    if draft.adopted and not draft.plan.changes:
+        subject = f"glix adopt {draft.plan.host}: {listed(list(draft.adopted))}"
+    trailers = [
+        *(f"Glix-Adopted: {path}" for path in draft.adopted),
+        *([f"Glix-Reason: {job.reason}"] if job.reason else []),
+        f"Glix-Transaction: {job.id}",
+        f"Glix-Request-Digest: {job.digest}",
+        f"Glix-Uid: {job.caller.uid}",
+    ]
+    paragraphs = [subject, draft.plan.note or "", "\n".join(draft.plan.body), "\n".join(trailers)]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
+
+
+def outcome_of(draft: Draft) -> api.Outcome:
+    """What a change does, told to the caller."""
+    before, after = _lock_of(draft.before.get(LOCK)), _lock_of(draft.after.get(LOCK, draft.before.get(LOCK)))
+    names = sorted({*before.inputs, *after.inputs})
+    lock = [
+        api.LockChange(input=name, before=before.revision(name), after=after.revision(name))
+        for name in names
+        if before.revision(name) != after.revision(name)
+    ]
+    taken_over = f"took over the edits of {listed(list(draft.adopted))}" if draft.adopted else f"rewrote {FLAKE}"
+    summary = draft.plan.summary if draft.plan.changes else taken_over
+    diff = "".join(
+        _difference(path, draft.before.get(path), content) for path, content in sorted(draft.changed.items())
+    )
+    return api.Outcome(summary=summary, changed=True, changes=draft.plan.changes, lock=tuple(lock), diff=diff)
+
+
+def unified(path: str, before: str | None, after: str | None) -> str:
+    """The unified diff of one file; equal ends are cut off first, since long manifests differ in few lines."""
+    old, new = _lines(before or ""), _lines(after or "")
+    head = _common(old, new)
+    tail = _common(old[head:][::-1], new[head:][::-1])
+    head, tail = max(head - 3, 0), max(tail - 3, 0)
+    source = "/dev/null" if before is None else f"a/{path}"
+    target = "/dev/null" if after is None else f"b/{path}"
+    lines = difflib.unified_diff(old[head : len(old) - tail], new[head : len(new) - tail], source, target)
+    return "".join(_shifted(line, head) if line.startswith("@@") else _ended(line) for line in lines)
+
+
+def _difference(path: str, before: bytes | None, after: Content) -> str:
+    """What becomes of one file; an object that only gets another path is named, and bytes that are no text as well."""
+    if isinstance(after, Entry):
+        return f"--- /dev/null\n+++ b/{path} (the same contents, {after.oid[:12]})\n"
+    try:
+        return unified(path, None if before is None else before.decode(), None if after is None else after.decode())
+    except UnicodeDecodeError:
+        return f"Binary file {path} differs\n"
+
+
+def _lock_of(content: Content) -> LockFile:
+    return LockFile.parse(content.decode() if isinstance(content, bytes) else None)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines with their ends; only a line feed ends a line, as for git."""
+    lines = [line + "\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _common(first: list[str], second: list[str]) -> int:
+    count = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _shifted(line: str, by: int) -> str:
+    """A hunk header of the middle of a file as that of the whole file."""
+    words = line.split(" ")
+    for place in (1, 2):
+        start, comma, length = words[place][1:].partition(",")
+        words[place] = f"{words[place][0]}{int(start) + by}{comma}{length}"
+    return " ".join(words)
+
+
+def _ended(line: str) -> str:
+    return line if line.endswith("\n") else line + "\n\\ No newline at end of file\n"
