@@ -37,6 +37,24 @@ class Scope(StrEnum):
     HOME = "home"
 
 
+class Consent(StrEnum):
+    """What nixpkgs refuses unless somebody consents; the value is what the package is."""
+
+    UNFREE = "unfree"
+    INSECURE = "insecure"
+    BROKEN = "broken"
+
+    @property
+    def setting(self) -> str:
+        """The key of the manifest's settings, and the parameter of Add, that gives the consent."""
+        return f"allow_{self.value}"
+
+    @property
+    def flag(self) -> str:
+        """The flag of glixctl that gives it."""
+        return f"--allow-{self.value}"
+
+
 def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
     def check(text: str) -> str:
         if not pattern.fullmatch(text):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from glixd import api
-from glixd.api import Scope
+from glixd.api import Consent, Scope
 from glixd.model.manifest import Manifest, Package
 
 SETTINGS: Final = "settings"
@@ -38,6 +38,8 @@ class Resolved:
     trusted: bool
     revision: str | None = None
     """What was looked at, and must be what gets locked; None where the repository itself decides."""
+    consents: tuple[Consent, ...] = ()
+    """What the caller consented to that nixpkgs would refuse."""
 
 
 @dataclass(frozen=True, slots=True)

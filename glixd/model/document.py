@@ -73,8 +73,8 @@ def change_package(text: str, name: str, changes: Changes) -> str:
     )
 
 
-def change_settings(text: str, changes: Mapping[str, str | bool | None]) -> str:
-    """The text with other settings; the table is made where there is none."""
+def change_settings(text: str, changes: Mapping[str, Value]) -> str:
+    """The text with other settings, of which some are lists of names; the table is made where there is none."""
     base = _read(text)
     if unknown := sorted(changes.keys() - SETTING_KEYS):
         raise invalid("settings", f"{unknown[0]} is no setting of a manifest")
@@ -154,7 +154,8 @@ def _check_scalars(scalars: Mapping[str, Value]) -> None:
     for key, value in scalars.items():
         if value == "":
             raise invalid(key, "is empty")
-        if isinstance(value, str) and _CONTROL.search(value):
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and _CONTROL.search(text) for text in texts):
             raise invalid(key, "holds a control character")
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, Final, NoReturn, Self
 
-from glixd.api import PACKAGE_NAME, SYSTEM, USER_NAME, Scope
+from glixd.api import PACKAGE_NAME, SYSTEM, USER_NAME, Consent, Scope
 from glixd.errors import Detail, Refused
 from glixd.model.inputs import INPUT_NAME, RESERVED_INPUTS
 from glixd.protocol import MAX_REFERENCE_BYTES, ErrorCode
@@ -51,6 +51,24 @@ class Settings:
     system: str | None = None
     primary_user: str | None = None
     state_version: str | None = None
+    allow_unfree: tuple[str, ...] = ()
+    """The packages that may have an unfree licence; likewise the two below."""
+    allow_insecure: tuple[str, ...] = ()
+    allow_broken: tuple[str, ...] = ()
+
+    def allowed(self, consent: Consent) -> tuple[str, ...]:
+        """The packages that have this consent."""
+        names: tuple[str, ...] = getattr(self, consent.setting)
+        return names
+
+    def allowing(self, allowed: Mapping[Consent, tuple[str, ...]]) -> Settings:
+        """The settings with other packages that have each consent."""
+        return replace(
+            self,
+            allow_unfree=allowed[Consent.UNFREE],
+            allow_insecure=allowed[Consent.INSECURE],
+            allow_broken=allowed[Consent.BROKEN],
+        )
 
 
 PACKAGE_KEYS: Final = frozenset(key.name for key in fields(Package)) - {"name"}
@@ -80,6 +98,10 @@ class Manifest:
         if self.scope_of(package) is not Scope.HOME:
             return None
         return package.user or self.settings.primary_user or default_user
+
+    def consents_of(self, name: str) -> tuple[Consent, ...]:
+        """What the host consented to for the package of that name."""
+        return tuple(consent for consent in Consent if name in self.settings.allowed(consent))
 
     def input_name(self, package: Package) -> str:
         """The flake input that the package comes from, unless it is an attribute of the host's own nixpkgs."""
@@ -149,6 +171,7 @@ class _Reader:
             system=system,
             primary_user=self._user(table, "primary_user", at),
             state_version=self._string(table, "state_version", at),
+            **{consent.setting: self._names(table, consent.setting, at) for consent in Consent},
         )
 
     def packages(self) -> dict[str, Package]:
@@ -242,6 +265,15 @@ class _Reader:
         if not isinstance(value, bool):
             self._refuse((*at, key), f"is {_kind(value)}, not true or false")
         return value
+
+    def _names(self, table: Mapping[str, Any], key: str, at: tuple[str, ...]) -> tuple[str, ...]:
+        value = table.get(key, [])
+        if not isinstance(value, list):
+            self._refuse((*at, key), f"is {_kind(value)}, not an array of names")
+        for name in value:
+            if not isinstance(name, str) or not PACKAGE_NAME.fullmatch(name):
+                self._refuse((*at, key), f"{name!r} is no name of a package")
+        return tuple(dict.fromkeys(value))
 
     def _scope(self, table: Mapping[str, Any], key: str, at: tuple[str, ...]) -> Scope | None:
         value = table.get(key)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from glixd import api
-from glixd.api import Scope
+from glixd.api import Consent, Scope
 from glixd.errors import GlixError, NotFound, Refused, invalid
 from glixd.model import document
 from glixd.model.change import (
@@ -40,7 +40,7 @@ from glixd.model.flakefile import FlakeFile, HostEntry, Input
 from glixd.model.flakeref import FlakeRef
 from glixd.model.inputs import assign_input
 from glixd.model.lockfile import LockFile
-from glixd.model.manifest import Manifest, Package
+from glixd.model.manifest import Manifest, Package, Settings
 from glixd.model.nixtext import nix_string
 from glixd.protocol import ErrorCode
 
@@ -161,6 +161,8 @@ def features(request: Request) -> set[str]:
             return set().union(*(features(part) for part in request.parts))
         case Add():
             needed = set().union(*(_features_of(package) for package in request.packages))
+            if any(package.consents for package in request.packages):
+                needed.add("consents")
             return needed if request.follows else needed | {"follows"}
         case Change():
             needed = _features_of(request.resolved) if request.resolved else set()
@@ -221,7 +223,9 @@ def _add(base: Base, request: Add) -> Plan:
         text = document.add_package(text, package)
         packages[package.name] = package
         changes.append(change_of("added", request.host, manifest, package, resolved.source))
-    after = replace(manifest, packages=packages)
+    settings = _consenting(manifest.settings, request.packages)
+    text = _with_consents(text, manifest.settings, settings)
+    after = replace(manifest, packages=packages, settings=settings)
     path = manifest_path(request.host)
     return Plan(
         "add", request.host, tuple(changes), {path: text}, {request.host: after}, regenerates=True, expected=expected
@@ -254,9 +258,37 @@ def _remove(base: Base, request: Remove) -> Plan:
             raise not_installed(name, request.host, manifest)
         text = document.remove_package(text, name)
         changes.append(change_of("removed", request.host, manifest, package))
-    after = replace(manifest, packages=packages)
+    settings = _without_consents(manifest.settings, request.names)
+    text = _with_consents(text, manifest.settings, settings)
+    after = replace(manifest, packages=packages, settings=settings)
     path = manifest_path(request.host)
     return Plan("remove", request.host, tuple(changes), {path: text}, {request.host: after}, regenerates=True)
+
+
+def _consenting(settings: Settings, packages: Iterable[Resolved]) -> Settings:
+    """The settings with the consents for new packages."""
+    new = {consent: [one.name for one in packages if consent in one.consents] for consent in Consent}
+    return settings.allowing(
+        {consent: tuple(dict.fromkeys((*settings.allowed(consent), *new[consent]))) for consent in Consent}
+    )
+
+
+def _without_consents(settings: Settings, names: Iterable[str]) -> Settings:
+    """The settings without the consents of packages that go: for one that comes back they are asked for again."""
+    gone = set(names)
+    return settings.allowing(
+        {consent: tuple(name for name in settings.allowed(consent) if name not in gone) for consent in Consent}
+    )
+
+
+def _with_consents(text: str, before: Settings, after: Settings) -> str:
+    """The text of a manifest with other consents; a setting that names nobody goes."""
+    changes = {
+        consent.setting: list(after.allowed(consent)) or None
+        for consent in Consent
+        if before.allowed(consent) != after.allowed(consent)
+    }
+    return document.change_settings(text, changes) if changes else text
 
 
 def _switch(base: Base, request: Switch) -> Plan:

@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AbstractTable, InlineTable
+from tomlkit.items import AbstractTable, Array, InlineTable
 
 from glixd.model.manifest import key_pattern
 
-Value = str | bool | None
+Value = str | bool | list[str] | None
 
 GIVES_UP: Final = (TOMLKitError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """tomlkit fails on layouts that it does not foresee in any of these ways."""
@@ -261,8 +261,19 @@ def _apply(table: Any, changes: Mapping[str, Any]) -> None:
             _apply(table[key], value)
             if not table[key]:
                 del table[key]
+        elif isinstance(value, list) and isinstance(table.get(key), Array):
+            _change_array(table[key], value)
         elif not isinstance(value, Mapping) or any(inner is not None for inner in value.values()):
             table[key] = _item(table, value)
+
+
+def _change_array(array: Array, values: list[str]) -> None:
+    """Make an array hold `values`; the items that stay are not touched, nor are their comments."""
+    for item in [item for item in array if item not in values]:
+        array.remove(item)
+    for value in values:
+        if value not in array:
+            array.append(value)
 
 
 def _item(table: Any, value: Any) -> Any:
