@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import itertools
 import json
@@ -22,7 +23,7 @@ from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any, Final, Self
 
-from glixd.protocol import user_repository, user_socket, user_state
+from glixd.protocol import State, user_repository, user_socket, user_state
 from tests.support.hermetic import PROJECT, HermeticNix, NixError, git, quoted, write_files
 from tests.support.repositories import Sources
 
@@ -132,6 +133,12 @@ class RpcClient:
     def run(self, method: str, **parameters: Any) -> Answer:
         """The transaction of a mutation, when it has ended."""
         return self.wait(self.call(method, **parameters)["transaction"])
+
+    def reach(self, transaction: str, state: str) -> None:
+        """Return when a transaction that this connection watches is in a state, or beyond it."""
+        states = [member.value for member in State]
+        while self.call("GetTransaction", transaction=transaction)["state"] not in states[states.index(state) :]:
+            self.receive()
 
     def notified(self, method: str) -> list[Answer]:
         """The parameters of the notifications of that name that have come so far."""
@@ -252,6 +259,16 @@ class Site:
         self.git("commit", "--quiet", "--message", "By hand", "--", *files)
         return self.git("rev-parse", "HEAD")
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the repository, so that a transaction which runs comes no further."""
+        descriptor = os.open(self.repository / ".git" / "glix" / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def trace(self) -> dict[str, str]:
         """A digest of every file of the repository, git's own included; equal before and after what left no trace."""
         files = [path for path in sorted(self.repository.rglob("*")) if not path.is_dir() or path.is_symlink()]
@@ -299,6 +316,21 @@ def _digest(path: Path) -> str:
     mode = oct(path.lstat().st_mode)
     content = os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
     return f"{mode} {hashlib.sha256(content).hexdigest()}"
+
+
+@contextmanager
+def notify_socket(site: Site) -> Iterator[socket.socket]:
+    """A socket for sd_notify messages, and NOTIFY_SOCKET in the environment of the site."""
+    path = os.fspath(site.runtime / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.settimeout(PATIENCE)
+        site.extra["NOTIFY_SOCKET"] = path
+        try:
+            yield listener
+        finally:
+            del site.extra["NOTIFY_SOCKET"]
+            os.unlink(path)
 
 
 @contextmanager
