@@ -14,6 +14,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Cancellation:
         self._guard = threading.Lock()
         self._requested = False
         self._sealed = False
-        self._child: subprocess.Popen[bytes] | None = None
+        self._group: _Group | None = None
 
     @property
     def requested(self) -> bool:
@@ -46,9 +47,9 @@ class Cancellation:
             if self._sealed:
                 return False
             self._requested = True
-            child = self._child
-        if child is not None:
-            _stop(child)
+            group = self._group
+        if group is not None:
+            group.stop()
         return True
 
     def check(self) -> None:
@@ -62,13 +63,54 @@ class Cancellation:
             self.check()
             self._sealed = True
 
-    def follow(self, child: subprocess.Popen[bytes] | None) -> None:
-        """Stop `child` too when the work is stopped; None ends that."""
+    def follow(self, group: _Group | None) -> None:
+        """Stop these processes too when the work is stopped; None ends that."""
         with self._guard:
-            self._child = child
+            self._group = group
             requested = self._requested
-        if requested and child is not None:
-            _stop(child)
+        if requested and group is not None:
+            group.stop()
+
+
+class _Group:
+    """A program that runs, with all that it started: they share a process group, and end together."""
+
+    def __init__(self, leader: subprocess.Popen[bytes], kill_after: float) -> None:
+        self._leader = leader
+        self._guard = threading.Lock()
+        self._timer = threading.Timer(kill_after, self._signal, (signal.SIGKILL,))
+        self._timer.daemon = True
+        self._stopping = False
+        self._ended = False
+
+    def stop(self) -> None:
+        """Ask everybody to stop, and kill a little later; nix stops a build on SIGINT and orphans it on SIGKILL.
+
+        The leader may be gone before the others: what a shell starts in the background does not hear SIGINT.
+        """
+        self._signal(signal.SIGINT)
+        with self._guard:
+            if not self._stopping and not self._ended:
+                self._stopping = True
+                self._timer.start()
+
+    def end(self) -> None:
+        """Kill whoever is left, and leave no zombie and no open pipe, whatever happened."""
+        self._signal(signal.SIGKILL)
+        with self._guard:
+            self._ended = True
+        self._timer.cancel()
+        self._leader.wait()
+        for pipe in (self._leader.stdin, self._leader.stdout, self._leader.stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self._guard:
+            if not self._ended:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._leader.pid, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +125,9 @@ class Completed:
 class Processes:
     """Starts programs with one constructed environment, an allow-list made by the settings."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, kill_after: float = KILL_AFTER) -> None:
         self.environment = dict(environment)
+        self._kill_after = kill_after
         self._prefix = _death_signal(self.environment)
 
     def start(
@@ -135,12 +178,13 @@ class Processes:
         if cancellation:
             cancellation.check()
         child = self.start(argv, cwd=cwd, environment=environment, keep=keep)
+        group = _Group(child, self._kill_after)
         if cancellation:
-            cancellation.follow(child)
+            cancellation.follow(group)
         try:
             stdout, stderr = child.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
-            _stop(child)
+            group.stop()
             child.communicate()
             raise Failed(
                 f"{os.fspath(argv[0])} did not finish within {timeout:.0f} seconds.", code=ErrorCode.TIMED_OUT
@@ -148,7 +192,7 @@ class Processes:
         finally:
             if cancellation:
                 cancellation.follow(None)
-            _reap(child)
+            group.end()
         if cancellation:
             cancellation.check()
         return Completed(child.returncode, stdout[:OUTPUT_LIMIT], stderr[:OUTPUT_LIMIT])
@@ -158,32 +202,3 @@ def _death_signal(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The words that make the kernel kill a child with us; setpriv needs no code between fork and exec of our own."""
     setpriv = shutil.which("setpriv", path=environment.get("PATH"))
     return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Ask the group of `child` to stop, and kill it a little later; nix stops a build on SIGINT and orphans it on SIGKILL."""
-    _signal(child, signal.SIGINT)
-    timer = threading.Timer(KILL_AFTER, _signal, (child, signal.SIGKILL))
-    timer.daemon = True
-    timer.start()
-
-
-def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if child.poll() is None:
-        try:
-            os.killpg(child.pid, number)
-        except ProcessLookupError:
-            return
-
-
-def _reap(child: subprocess.Popen[bytes]) -> None:
-    """Leave no zombie and no open pipe, whatever happened."""
-    if child.poll() is None:
-        _signal(child, signal.SIGKILL)
-        child.wait()
-    for pipe in (child.stdin, child.stdout, child.stderr):
-        if pipe is not None:
-            try:
-                pipe.close()
-            except BrokenPipeError:
-                continue
