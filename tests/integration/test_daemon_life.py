@@ -195,8 +195,9 @@ def test_transactions_that_have_not_begun_are_cancelled_when_the_daemon_stops(si
     with notify_socket(site) as messages, RunningDaemon(site) as daemon, daemon.connect() as client:
         assert messages.recv(4096) == b"READY=1"
         with site.locked():
-            first, second = (client.call("Add", refs=[name])["transaction"] for name in ("firefox", "hello"))
+            first = client.call("Add", refs=["firefox"])["transaction"]
             client.reach(first, "running")
+            second = client.call("Add", refs=["hello"])["transaction"]
             client.reach(second, "queued")
             waiting = client.send("Wait", transaction=second, timeout=PATIENCE)
             daemon.signal(signal.SIGTERM)

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A dry run of any mutation changes no byte of the repository, and says exactly what the real run then does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from glixd import api
+from glixd.api import Kind
+from glixd.protocol import Exit
+from tests.support.daemon import RunningDaemon, Site
+from tests.support.hermetic import git, write_files
+from tests.support.repositories import EXAMPLES, Sources
+
+pytestmark = [pytest.mark.integration, pytest.mark.nix]
+
+MANIFEST: Final = "hosts/laptop/glix.toml"
+HELLO: Final = (EXAMPLES / "pkg-hello/flake.nix").read_text()
+
+
+def _edit(site: Site) -> None:
+    """Edit managed files by hand."""
+    site.write({MANIFEST: site.read(MANIFEST) + '\n[packages.git]\nflake = "nixpkgs#git" # by hand\n'})
+    site.write({"flake.nix": site.read("flake.nix").replace("My machines", "Our machines")})
+
+
+def _new_folder(site: Site) -> None:
+    """Commit another content of a folder that is an input."""
+    site.commit({"pkgs/y/flake.nix": HELLO + "# newer\n"})
+
+
+def _nothing(_site: Site) -> None:
+    """The repository as it is."""
+
+
+Before = Callable[[Site], None]
+
+CASES: Final[dict[str, list[tuple[dict[str, Any], Before]]]] = {
+    "Init": [({"host": "desk", "user": "bob", "system": "aarch64-linux"}, _nothing)],
+    "Add": [
+        ({"refs": ["firefox"]}, _nothing),
+        ({"refs": ["ripgrep", "path:./pkgs/x"], "scope": "home", "user": "alice"}, _nothing),
+        ({"refs": ["firefox"]}, _edit),
+        ({"refs": ["firefox"]}, _new_folder),
+    ],
+    "Remove": [({"names": ["hello", "y"]}, _nothing), ({"names": ["y"]}, _edit)],
+    "Enable": [({"names": ["tmux"]}, _nothing)],
+    "Disable": [({"names": ["hello", "y"]}, _nothing)],
+    "Set": [
+        ({"name": "hello", "changes": {"scope": "home", "user": "alice"}}, _nothing),
+        ({"name": "y", "changes": {"flake": "path:./pkgs/x", "config.colour": "red"}}, _nothing),
+    ],
+    "Move": [({"names": ["hello", "y"], "scope": "home"}, _nothing)],
+    "SetHost": [({"changes": {"default_scope": "home", "system": "aarch64-linux"}}, _nothing)],
+    "RemoveHost": [({"name": "pi"}, _nothing)],
+    "RenameHost": [({"name": "pi", "to": "pico"}, _nothing)],
+    "Update": [({"inputs": ["y"]}, _new_folder), ({}, _new_folder)],
+    "Adopt": [({"message": "By hand"}, _edit)],
+    "Apply": [
+        (
+            {
+                "operations": [
+                    {"operation": "Remove", "names": ["y"]},
+                    {"operation": "Add", "refs": ["firefox", "path:./pkgs/x"]},
+                    {"operation": "Enable", "names": ["tmux"]},
+                ]
+            },
+            _nothing,
+        )
+    ],
+    "Regenerate": [({}, _edit)],
+}
+"""What is tried of each mutation, on a repository that has hello, a disabled tmux, y from a folder of its own, and the host pi."""
+
+
+@pytest.fixture
+def stocked(site: Site, daemon: RunningDaemon) -> Site:
+    """The repository that the cases speak of."""
+    site.commit({"pkgs/x/flake.nix": HELLO, "pkgs/y/flake.nix": HELLO})
+    daemon.done("Add", refs=["hello", "tmux", "path:./pkgs/y"])
+    daemon.done("Disable", names=["tmux"])
+    daemon.done("Init", host="pi", user="bob", system="aarch64-linux")
+    return site
+
+
+def test_every_mutation_has_a_case_here() -> None:
+    mutations = {name for name, row in api.OPERATIONS.items() if row.kind is Kind.MUTATION}
+    assert set(CASES) == mutations, "try each mutation, in the cases above"
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "before"),
+    [(name, parameters, before) for name, cases in CASES.items() for parameters, before in cases],
+)
+def test_dry_run_changes_nothing_and_the_real_run_does_what_it_said(
+    stocked: Site, daemon: RunningDaemon, tmp_path: Path, operation: str, parameters: dict[str, Any], before: Before
+) -> None:
+    before(stocked)
+    daemon.run("Regenerate", dry_run=True)  # whatever comes first takes note of what people committed
+    trace = stocked.trace()
+    head = stocked.git("rev-parse", "HEAD")
+    dry = daemon.done(operation, **parameters, dry_run=True)
+    assert stocked.trace() == trace
+    assert dry["dry_run"]
+    assert "commit" not in dry
+
+    done = daemon.done(operation, **parameters)
+    assert done["commit"] == stocked.git("rev-parse", "HEAD")
+    assert stocked.git("rev-parse", "HEAD~1") == head
+    assert stocked.trace() != trace, "the digest of the repository would not have shown a change"
+    assert done["outcome"] == dry["outcome"]
+    assert done["digest"] == dry["digest"]
+    assert done["outcome"]["diff"]
+    patched = _patched(stocked, head, dry["outcome"]["diff"], tmp_path / "patched")
+    new = _tree(stocked, "HEAD", tmp_path / "new")
+    for path in new.keys() - patched.keys():  # an object that only gets another path is named and not repeated
+        assert f"+++ b/{path} (the same contents, " in dry["outcome"]["diff"]
+        patched[path] = new[path]
+    assert patched == new
+
+
+def test_dry_run_of_the_first_init_makes_nothing(bare_site: Site, sources: Sources, tmp_path: Path) -> None:
+    with RunningDaemon(bare_site) as daemon:
+        parameters = bare_site.init_parameters(sources)
+        dry = daemon.done("Init", **parameters, dry_run=True)
+        assert not bare_site.repository.exists()
+        assert not list(bare_site.repository.parent.glob(".glixos*"))
+        done = daemon.done("Init", **parameters)
+        assert done["outcome"] == dry["outcome"]
+        (tmp_path / "patched").mkdir()
+        _apply(tmp_path / "patched", dry["outcome"]["diff"])
+        assert _files(tmp_path / "patched") == _tree(bare_site, "HEAD", tmp_path / "new")
+
+
+def test_dry_run_of_what_fails_fails_in_the_same_way(stocked: Site, daemon: RunningDaemon) -> None:
+    for operation, parameters in (
+        ("Add", {"refs": ["hello"]}),
+        ("Add", {"refs": ["nosuchthing"]}),
+        ("Add", {"refs": ["path:./pkgs/none"]}),
+        ("Remove", {"names": ["firefox"]}),
+        ("Init", {"host": "laptop"}),
+    ):
+        trace = stocked.trace()
+        dry = daemon.failed(operation, **parameters, dry_run=True)
+        assert dry == daemon.failed(operation, **parameters), operation
+        assert stocked.trace() == trace
+
+
+def test_client_prints_the_diff_of_a_dry_run(stocked: Site) -> None:
+    done = stocked.glixctl("add", "firefox", "--dry-run")
+    assert done.returncode == Exit.DONE
+    assert '+flake = "nixpkgs#firefox"' in done.stdout.splitlines()
+    assert done.stdout.splitlines()[-1].startswith("dry run: ")
+
+
+def _patched(site: Site, commit: str, diff: str, folder: Path) -> dict[str, str]:
+    """The files of a commit with a diff applied to them."""
+    _tree(site, commit, folder)
+    _apply(folder, diff)
+    return _files(folder)
+
+
+def _tree(site: Site, commit: str, folder: Path) -> dict[str, str]:
+    """The files of a commit, which are written to `folder`."""
+    names = site.git("ls-tree", "-r", "--name-only", commit).splitlines()
+    write_files(folder, {name: site.committed(name, commit) for name in names})
+    return _files(folder)
+
+
+def _apply(folder: Path, diff: str) -> None:
+    patch = folder.with_suffix(".diff")
+    patch.write_text(diff)
+    git(folder, "apply", str(patch))
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
