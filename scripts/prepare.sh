@@ -66,10 +66,14 @@ demo   file     /etc/ssl/certs/ca-certificates.crt  ca-certificates
 check  command  busctl       systemd
 check  command  gdbus        libglib2.0-bin
 check  command  xmllint      libxml2-utils
+check  command  zsh          zsh
+check  command  fish         fish
 build  command  cc           gcc
 build  file     /usr/include/stdlib.h  libc6-dev
 build  command  pkg-config   pkg-config
 build  module   libsystemd   libsystemd-dev
+system command  cc              gcc
+system file     /usr/include/stdlib.h  libc6-dev
 system command  debootstrap     debootstrap
 system command  systemd-nspawn  systemd-container
 END

@@ -107,12 +107,24 @@ def _test_suite(name: str) -> Suite:
 ONE_PROCESS = ("unit", "system", "bench")
 """Suites that are over before workers have started, or that want the machine for themselves."""
 
-EVERYTHING = (VENV, "systemd-python", "git", "nix", "openssl", "dbus-daemon", "busctl", "gdbus", "xmllint")
+EVERYTHING = (
+    VENV,
+    "systemd-python",
+    "git",
+    "nix",
+    "openssl",
+    "dbus-daemon",
+    "busctl",
+    "gdbus",
+    "xmllint",
+    "zsh",
+    "fish",
+)
 NEEDS = {
     "unit": (VENV, "systemd-python"),
     "house": (VENV, "git"),
     "nix": (VENV, "git", "nix", "openssl"),
-    "system": (*EVERYTHING, "root", "debootstrap", "systemd-nspawn"),
+    "system": (*EVERYTHING, "cc", "root", "debootstrap", "systemd-nspawn"),
 }
 """What the machine must have for a suite; a suite without an entry needs everything."""
 
