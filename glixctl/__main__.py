@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from glixctl.commands import Command
 
+COMPLETE = "__complete"
+"""The word behind which the completion scripts of shells hand over a command line."""
+
 
 def program() -> NoReturn:
     """The process glixctl: run its command line, then end without the tidying that no short-lived process needs."""
@@ -41,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if words[:1] == [COMPLETE]:
+        from glixctl import complete  # what shells call
+
+        return complete.run(words[1:])
     try:
         command, options = cli.parse(words)
         return _obey(command, options)

@@ -62,9 +62,9 @@ def find(words: Sequence[str]) -> Found | None:
 
 def parser_of(verb: str, command: Command) -> Parser:
     """The parser of a command, which knows its arguments, its flags and its help."""
-    about = [_sentence(command.SUMMARY), *getattr(command, "ABOUT", ())]
+    about = "\n\n".join([_sentence(command.SUMMARY), *getattr(command, "ABOUT", ())])
     examples = [f"  {PROGRAM} {example}\n      {what}" for example, what in command.EXAMPLES]
-    parser = Parser(f"{PROGRAM} {verb}", "\n\n".join(about), "\n".join(["examples:", *examples]))
+    parser = Parser(f"{PROGRAM} {verb}", about, "\n".join(["examples:", *examples]))
     command.arguments(parser)
     _common_flags(parser)
     return parser

@@ -2,9 +2,9 @@
 """The verbs of glixctl, one module each; a module is loaded when its verb is named.
 
 A command has `NAME`, `SUMMARY`, `EXAMPLES`, `ANSWER`, `arguments(parser)` and `run(options, client) -> int`: arguments in,
-one call, one print. It may have `ABOUT`, paragraphs that its help shows below the summary. A group has `NAME`, `SUMMARY`
-and `ACTIONS`, a tuple of commands that follow its name. `ping` shows the shape. A new verb is a file here and a word in
-`TASKS`.
+one call, one print. It may have `ABOUT`, a tuple of paragraphs that its help shows below the summary. A group has `NAME`,
+`SUMMARY` and `ACTIONS`, a tuple of commands that follow its name. `ping` shows the shape. A new verb is a file here and a
+word in `TASKS`. The words that stand for arguments choose what completes them: see glixctl/complete.py.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TASKS = {
     "look": ("Look at what is there", ("list", "show", "info")),
     "machines": ("Set machines up", ("init", "regen")),
     "trouble": ("Find out what is wrong", ("ping", "version")),
-    "glixctl": ("Get to know this program", ("help",)),
+    "glixctl": ("Get to know this program", ("help", "completion")),
 }
 """The verbs by what somebody wants to do."""
 
