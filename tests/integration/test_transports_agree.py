@@ -385,6 +385,25 @@ def _check_signals(starter: Listener, bystander: Listener, path: str) -> None:
     assert "firefox" not in told
 
 
+def test_progress_on_the_socket_goes_to_the_one_who_asked_and_changes_to_everybody(world: World) -> None:
+    with world.daemon.connect() as starter, world.daemon.connect() as bystander, world.daemon.connect() as watcher:
+        with world.site.locked():
+            transaction = starter.call("Add", refs=["firefox"])["transaction"]
+            starter.reach(transaction, "running")
+            watcher.call("Watch", transaction=transaction)
+            bystander.call("Watch", transaction=transaction)
+            bystander.call("Unwatch", transaction=transaction)
+        for client in (starter, watcher, bystander):
+            assert client.wait(transaction)["state"] == "succeeded"
+            while not client.notified("Changed"):
+                client.receive()
+            assert client.notified("Changed") == [{"host": "laptop"}]
+        for client in (starter, watcher):
+            assert client.notified("Progress")[-1]["state"] == "succeeded"
+            assert {event["transaction"] for event in client.notified("Progress")} == {transaction}
+        assert bystander.notified("Progress") == []
+
+
 # -- helpers -------------------------------------------------------------------------------------------------------
 
 
