@@ -117,6 +117,19 @@ def escape_lines(text: str) -> list[str]:
     return [escape(part.replace("\t", "    ")) for part in text.split("\n")] or [""]
 
 
+def converses() -> bool:
+    """Whether somebody sits at a terminal who sees a question and can answer it."""
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def ask(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], question: str) -> bool:
+    """Show what a question is about and ask it; whatever is no clear yes is a no."""
+    lines = table(header, rows, (terminal_columns(sys.stderr) or 80) - len(GAP))
+    _say(sys.stderr, "\n".join([title, *(GAP + text for text in lines)]))
+    _write(sys.stderr, f"{question} [y/N] ")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 class Progress:
     """What a transaction is doing: one line that is rewritten on a terminal, a line for each step in a pipe.
 

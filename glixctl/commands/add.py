@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from glixctl import output
 from glixctl.commands._common import given, mutate, mutation_flags
+from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 NAME = "add"
 SUMMARY = "add packages to a host"
+ABOUT = (
+    "On a terminal, what comes from a source that nobody vouched for is shown first, and added after a yes, or with --yes.",
+    "In a pipe nobody is asked: it is added, and where the daemon wants a password for it, that is asked for as ever.",
+)
 EXAMPLES = (
     ("add firefox", "the package firefox of the host's own nixpkgs"),
     ("add firefox git --scope home", "two packages in one change, for your own home"),
@@ -32,10 +38,14 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="what the manifest calls it")
     parser.add_argument("--no-follows", action="store_true", help="keep the input's own nixpkgs")
     parser.add_argument("--allow-local", action="store_true", help="consent to an absolute local path")
+    parser.add_argument("-y", "--yes", action="store_true", help="add untrusted packages without asking")
 
 
 def run(options: Namespace, client: Client) -> int:
-    """Add."""
+    """Add, after asking where somebody can be asked."""
+    if not (options.yes or options.dry_run) and output.converses() and not _wanted(options, client):
+        output.note("nothing was added")
+        return Exit.DISMISSED
     parameters = given(
         scope=options.scope,
         user=options.user,
@@ -46,3 +56,20 @@ def run(options: Namespace, client: Client) -> int:
     if options.no_follows:
         parameters["follows"] = False
     return mutate(options, client, "Add", {"refs": options.refs, **parameters})
+
+
+def _wanted(options: Namespace, client: Client) -> bool:
+    """Whether everything is trusted, or the person wants it nevertheless."""
+    progress = output.Progress(quiet=options.quiet)
+    progress({"step": "looking things up"})
+    try:
+        answer = client.call("Resolve", {"refs": options.refs, **given(host=options.host)})
+    finally:
+        progress.clear()
+    untrusted = [found for found in answer["resolutions"] if not found["trusted"]]
+    return not untrusted or output.ask(
+        "What is to be added comes from a source that nobody vouched for:",
+        ("NAME", "FLAKE", "SOURCE"),
+        [(found["name"], found["flake"], found["source"]) for found in untrusted],
+        "Add it?",
+    )

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -170,6 +172,87 @@ def test_a_failure_after_the_commit_says_that_the_commit_stays(
 def test_a_transaction_that_somebody_cancelled_exits_with_130(daemon: Daemon) -> None:
     daemon.play_transaction("Add", state="cancelled")
     assert main(["add", "firefox"]) == 130
+
+
+RESOLVED = {"ref": "firefox", "name": "firefox", "flake": "nixpkgs#firefox", "source": "nixpkgs", "trusted": True}
+FOREIGN = {"ref": "github:o/r", "name": "r", "flake": "github:o/r\x1b", "source": "uri", "trusted": False}
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Terminal]:
+    """Puts somebody at a terminal who types these lines; returns what glixctl says beside its answer."""
+
+    def sit_down(typed: str) -> Terminal:
+        said = Terminal()
+        for name, stream in (("stdin", Terminal(typed)), ("stdout", Terminal()), ("stderr", said)):
+            monkeypatch.setattr(f"sys.{name}", stream)
+        return said
+
+    monkeypatch.setenv("TERM", "dumb")
+    return sit_down
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "asked"),
+    [
+        ("y\n", 0, ["Resolve", "Add", "Wait"]),
+        ("Yes\n", 0, ["Resolve", "Add", "Wait"]),
+        ("n\n", 10, ["Resolve"]),
+        ("\n", 10, ["Resolve"]),
+        ("", 10, ["Resolve"]),
+        ("yesterday\n", 10, ["Resolve"]),
+    ],
+)
+def test_on_a_terminal_something_untrusted_is_added_only_after_a_yes(
+    daemon: Daemon, terminal: Callable[[str], Terminal], typed: str, code: int, asked: list[str]
+) -> None:
+    daemon.play("Resolve", {"resolutions": [RESOLVED, FOREIGN]})
+    daemon.play_transaction("Add", outcome=ADDED, commit=COMMIT)
+    said = terminal(typed)
+    assert main(["add", "firefox", "github:o/r", "--host=pi"]) == code
+    assert [method for method, _ in daemon.asked] == asked
+    assert daemon.asked[0][1] == {"refs": ["firefox", "github:o/r"], "host": "pi"}
+    assert "  NAME  FLAKE           SOURCE\n  r     github:o/r\\x1b  uri\nAdd it? [y/N] " in said.getvalue()
+    assert "firefox" not in said.getvalue()
+    assert ("glixctl: nothing was added\n" in said.getvalue()) is (code == 10)
+
+
+def test_on_a_terminal_what_is_trusted_is_added_without_a_question(
+    daemon: Daemon, terminal: Callable[[str], Terminal]
+) -> None:
+    daemon.play("Resolve", {"resolutions": [RESOLVED]})
+    daemon.play_transaction("Add", outcome=ADDED, commit=COMMIT)
+    said = terminal("n\n")
+    assert main(["add", "firefox"]) == 0
+    assert "[y/N]" not in said.getvalue()
+
+
+@pytest.mark.parametrize("flag", ["--yes", "-y", "--dry-run"])
+def test_whoever_said_yes_or_changes_nothing_is_not_asked(
+    daemon: Daemon, terminal: Callable[[str], Terminal], flag: str
+) -> None:
+    daemon.play_transaction("Add", outcome=ADDED, commit=COMMIT)
+    terminal("n\n")
+    assert main(["add", "github:o/r", flag]) == 0
+    assert [method for method, _ in daemon.asked] == ["Add", "Wait"]
+
+
+@pytest.mark.parametrize("piped", ["stdin", "stdout", "stderr"])
+def test_in_a_pipe_nobody_is_asked(
+    daemon: Daemon, terminal: Callable[[str], Terminal], piped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.play_transaction("Add", outcome=ADDED, commit=COMMIT)
+    terminal("n\n")
+    monkeypatch.setattr(f"sys.{piped}", io.StringIO())
+    assert main(["add", "github:o/r"]) == 0
+    assert [method for method, _ in daemon.asked] == ["Add", "Wait"]
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))
