@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from glixctl.errors import ClientError, Disconnected, NotListening, Unreachable
@@ -19,6 +20,8 @@ from glixd.protocol import (
     OBJECT_PATH,
     TRANSACTION_INTERFACE,
     TRANSACTION_PATH,
+    ErrorCode,
+    Exit,
 )
 
 if TYPE_CHECKING:
@@ -136,6 +139,7 @@ def call(method: str, params: Mapping[str, Any], arguments: list[tuple[str, str]
     from dbus_next import Message, MessageFlag
 
     params = dict(params)
+    _check_text(params)
     interactive = params.pop("interactive", False)
     typed = [(name, signature) for name, signature in arguments if signature != "a{sv}"]
     body = [params.pop(name) for name, _ in typed]
@@ -148,6 +152,14 @@ def call(method: str, params: Mapping[str, Any], arguments: list[tuple[str, str]
         body=[*body, {name: variant(value) for name, value in params.items()}],
         flags=MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else MessageFlag.NONE,
     )
+
+
+def _check_text(params: Mapping[str, Any]) -> None:
+    """Refuse what the daemon refuses on the socket, and what no message of the bus can hold: bytes that are no text."""
+    try:
+        json.dumps(params, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ClientError("An argument is no UTF-8 text.", name=ErrorCode.MALFORMED, exit_code=Exit.USAGE) from None
 
 
 def variant(value: Any) -> Any:

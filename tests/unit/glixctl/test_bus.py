@@ -9,7 +9,7 @@ import pytest
 from dbus_next import Message, MessageFlag, Variant
 
 from glixctl import bus
-from glixctl.errors import Disconnected, NotListening, Unreachable
+from glixctl.errors import ClientError, Disconnected, NotListening, Unreachable
 
 XML = """<node>
   <interface name="org.freedesktop.DBus.Peer"><method name="Ping"/></interface>
@@ -34,6 +34,13 @@ def test_required_parameters_are_arguments_and_the_others_are_options() -> None:
     assert message.body[1] == {"host": Variant("s", "pi"), "dry_run": Variant("b", True)}
     assert message.flags is MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
     assert bus.call("Info", {}, bus.methods(XML)["Info"]).flags is MessageFlag.NONE
+
+
+@pytest.mark.parametrize("parameters", [{"refs": ["a", "b\udcff"]}, {"refs": ["a"], "host": "\ud800"}])
+def test_bytes_that_are_no_text_are_refused_before_the_bus_is_asked(parameters: dict[str, Any]) -> None:
+    with pytest.raises(ClientError) as caught:
+        bus.call("Add", parameters, bus.methods(XML)["Add"])
+    assert (caught.value.name, caught.value.exit_code) == ("Malformed", 2)
 
 
 @pytest.mark.parametrize(
