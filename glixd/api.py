@@ -309,6 +309,15 @@ class ApplyParameters(MutationParameters):
     )
 
 
+class RollbackParameters(MutationParameters):
+    """How far to go back."""
+
+    steps: int | None = Field(None, ge=1, le=PAGE_SIZE, description="How many changes to undo; by default one.")
+    to_commit: Annotated[str, _matching(COMMIT_NAME, "a commit: 4 to 64 hexadecimal digits")] | None = Field(
+        None, description="Undo every change after this commit."
+    )
+
+
 class RegenerateParameters(MutationParameters):
     """Nothing beyond what every mutation takes."""
 
@@ -582,6 +591,7 @@ class Policy(StrEnum):
     HOST_MANAGE = "host-manage"
     ADOPT = "adopt"
     UPDATE = "update"
+    ROLLBACK = "rollback"
     INSTALL = "install"
     REMOVE = "remove"
     CONFIGURE = "configure"
@@ -655,6 +665,7 @@ _ROWS: Final = (
     _mutation("Update", UpdateParameters, Policy.UPDATE, "Lock inputs anew, at their newest revision."),
     _mutation("Adopt", AdoptParameters, Policy.ADOPT, "Commit what people edited in the work tree."),
     _mutation("Apply", ApplyParameters, Policy.CONFIGURE, "Make several changes as one, in one commit."),
+    _mutation("Rollback", RollbackParameters, Policy.ROLLBACK, "Undo changes that were made through glixd."),
     _mutation("Regenerate", RegenerateParameters, Policy.CONFIGURE, "Rewrite the managed regions from the manifests."),
 )
 

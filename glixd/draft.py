@@ -64,7 +64,9 @@ def _message(job: Job, draft: Draft) -> str:
     if draft.adopted and not draft.plan.changes:
         subject = f"glix adopt {draft.plan.host}: {listed(list(draft.adopted))}"
     trailers = [
+        *draft.plan.trailers,
         *(f"Glix-Adopted: {path}" for path in draft.adopted),
+        *_change_trailers(draft),
         *([f"Glix-Reason: {job.reason}"] if job.reason else []),
         f"Glix-Transaction: {job.id}",
         f"Glix-Request-Digest: {job.digest}",
@@ -72,6 +74,13 @@ def _message(job: Job, draft: Draft) -> str:
     ]
     paragraphs = [subject, draft.plan.note or "", "\n".join(draft.plan.body), "\n".join(trailers)]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
+
+
+def _change_trailers(draft: Draft) -> list[str]:
+    """What the request itself changed, where edits went along: a rollback undoes the request alone."""
+    if not draft.adopted:
+        return []
+    return [f"Glix-Change: {change.action} {change.host} {change.name}" for change in draft.plan.changes]
 
 
 def outcome_of(draft: Draft) -> api.Outcome:

@@ -154,6 +154,11 @@ def _update(request: Request, _caller: Caller) -> list[Check]:
     ]
 
 
+def _rollback(request: Request, _caller: Caller) -> list[Check]:
+    names = ",".join(target.name for target in request.targets)
+    return [_check("system-rollback", undoes=names, host=request.host, digest=request.digest)]
+
+
 def _adopt(request: Request, caller: Caller) -> list[Check]:
     names = ",".join(target.name for target in request.targets)
     return [_check("repo-adopt-edits", files=names, author=caller.login, digest=request.digest)]
@@ -196,6 +201,7 @@ _WEAKER: Final = (
     "home-manage-other",
     "home-manage-own-untrusted",
     "host-manage",
+    "system-rollback",
     "flake-update",
     "package-install-trusted",
     "package-remove",
@@ -211,6 +217,7 @@ _RULES: Final[Mapping[Policy, Callable[[Request, Caller], list[Check]]]] = {
     Policy.HOST_MANAGE: _host_manage,
     Policy.ADOPT: _adopt,
     Policy.UPDATE: _update,
+    Policy.ROLLBACK: _rollback,
     Policy.INSTALL: _install,
     Policy.REMOVE: _change("package-remove"),
     Policy.CONFIGURE: _change("package-configure"),

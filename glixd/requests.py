@@ -19,6 +19,7 @@ from glixd.backends.repository import Repository, Snapshot, unknown_host
 from glixd.errors import InvalidRequest, NotFound, Refused, invalid
 from glixd.locking import Locker
 from glixd.model.change import (
+    ALL_HOSTS,
     Add,
     Adopt,
     Base,
@@ -34,6 +35,7 @@ from glixd.model.change import (
     RenameHost,
     Request,
     Resolved,
+    Rollback,
     SetHost,
     Switch,
     Update,
@@ -46,6 +48,7 @@ from glixd.policy import Target
 from glixd.protocol import DEFAULT_CORE_URL, DEFAULT_HOME_MANAGER_URL, DEFAULT_NIXPKGS_URL, ErrorCode
 from glixd.resolvers.asking import Asking, Facts
 from glixd.resolvers.chain import resolve
+from glixd.undo import chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,6 @@ class Preparer:
 
     def update(self, row: api.Operation, asked: api.UpdateParameters, context: Context) -> Made:
         """Find the inputs, and what they would be locked at."""
-        host = asked.host or self._default_host
         known = LockFile.parse(context.base.lock)
         manifests = context.base.manifests.values()
         of_packages = {name: one.input_name(package) for one in manifests for name, package in one.packages.items()}
@@ -209,7 +211,9 @@ class Preparer:
             fresh=True,
         )
         after = LockFile.parse(locked)
-        request = Update(host, tuple(inputs), tuple(after.revision(name) or "" for name in inputs))
+        request = Update(
+            self._label(asked, context), tuple(inputs), tuple(after.revision(name) or "" for name in inputs)
+        )
         targets = [
             Target(
                 name, known.inputs[name].url or "", trusted=name in TRUSTED_INPUTS, revision=after.revision(name) or ""
@@ -222,8 +226,23 @@ class Preparer:
     def adopt(self, row: api.Operation, asked: api.AdoptParameters, context: Context) -> Made:
         """List what would be committed."""
         edits = self._repository.edits(context.snapshot, everything=asked.everything)
-        request = Adopt(asked.host or self._default_host, asked.message, asked.everything)
+        request = Adopt(self._label(asked, context), asked.message, asked.everything)
         return request, (Part(row.policy, tuple(Target(path) for path in edits)),)
+
+    def rollback(self, row: api.Operation, asked: api.RollbackParameters, context: Context) -> Made:
+        """Find the commits."""
+        if asked.steps is not None and asked.to_commit is not None:
+            raise invalid("steps", "it can't be combined with to_commit")
+        git, target = context.snapshot.git, None
+        if asked.to_commit is not None:
+            target = git.ref(f"{asked.to_commit}^{{commit}}")
+            if target is None or not git.is_ancestor(target, context.snapshot.commit):
+                raise invalid("to_commit", f"{asked.to_commit} is no commit of the branch", hint="See: glixctl history")
+        host = self._host(asked, context)[0] if asked.host else None
+        entries = chosen(git, context.snapshot.commit, steps=asked.steps, to_commit=target, host=host)
+        targets = tuple(Target(entry.oid, entry.subject) for entry in entries)
+        request = Rollback(self._label(asked, context), tuple(entry.oid for entry in entries))
+        return request, (Part(row.policy, targets),)
 
     def apply(self, _row: api.Operation, asked: api.ApplyParameters, context: Context) -> Made:
         """Prepare each part on what the parts before it leave."""
@@ -238,9 +257,8 @@ class Preparer:
         return Batch(requests[0].host, tuple(requests)), tuple(parts)
 
     def regenerate(self, row: api.Operation, asked: api.RegenerateParameters, context: Context) -> Made:
-        """Check that the host is there."""
-        host, _ = self._host(asked, context)
-        return Regenerate(host), (Part(row.policy),)
+        """Nothing is left open."""
+        return Regenerate(self._label(asked, context)), (Part(row.policy),)
 
     def _init(self, asked: api.InitParameters, caller: Caller) -> Made:
         """Fill in this machine's name and system, the caller, and where the inputs come from."""
@@ -277,6 +295,10 @@ class Preparer:
         if host not in context.base.manifests:
             raise unknown_host(host, list(context.base.manifests))
         return host, context.base.manifests[host]
+
+    def _label(self, asked: api.MutationParameters, context: Context) -> str:
+        """The host that a change of the repository as a whole is told under: the one that was named, else all."""
+        return self._host(asked, context)[0] if asked.host else ALL_HOSTS
 
     def _named(self, asked: api.RemoveHostParameters, context: Context) -> str:
         if asked.name not in context.base.manifests:
@@ -327,6 +349,7 @@ _MAKERS: Final[Mapping[str, Maker]] = {
     "RenameHost": Preparer.rename_host,
     "Update": Preparer.update,
     "Adopt": Preparer.adopt,
+    "Rollback": Preparer.rollback,
     "Apply": Preparer.apply,
     "Regenerate": Preparer.regenerate,
 }

@@ -9,7 +9,8 @@ recovery finishes the rest.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from glixd.draft import Content, Draft, Job, commit_of, outcome_of
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker, moved_folders
 from glixd.model.change import (
+    ALL_HOSTS,
     Adopt,
     Base,
     Init,
@@ -27,12 +29,14 @@ from glixd.model.change import (
     RemoveHost,
     RenameHost,
     Request,
+    Rollback,
     manifest_path,
 )
 from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
 from glixd.model.operations import plan, plan_host, plan_renamed_host, plan_without_host, regenerated
 from glixd.protocol import ErrorCode
+from glixd.undo import Undoer, Undone, plan_undone, undoable
 
 ATTEMPTS: Final = 3
 """How often a change is computed anew because somebody committed meanwhile."""
@@ -101,20 +105,29 @@ class Transactor:
         if isinstance(job.request, Init):
             if job.request.host not in snapshot.hosts:
                 self._refuse_untracked(job.request.host)
-        else:
+        elif job.request.host != ALL_HOSTS:
             snapshot.manifest(job.request.host)  # an unknown host is refused before anything else
-        planned = self._planned(base, job.request)
+        undone = self._undone(snapshot, base, adopted, job.request)
+        planned = self._planned(base, job.request, undone)
         before = {path: snapshot.data(path) for path in {FLAKE, LOCK, *planned.files, *adopted}}
         after: dict[str, Content] = {**adopted, **{path: text.encode() for path, text in planned.files.items()}}
         after |= self._moved_files(snapshot, planned, job.request, before)
+        lock = base.lock
+        if undone:
+            lock = undone.lock
+            for path, data in undone.files.items():
+                before.setdefault(path, snapshot.data(path))
+                after[path] = data
+            if undone.files.get(FLAKE):
+                base = replace(base, flake=_text(undone.files[FLAKE] or b"", FLAKE))
         flake = base.flake
         if planned.regenerates or adopted:
             flake = regenerated(base, planned.manifests, planned.gone)
         after[FLAKE] = flake.encode()
-        locked = self._lock(snapshot, planned, flake, base.lock, before[LOCK], job)
+        locked = self._lock(snapshot, planned, flake, lock, before[LOCK], job)
         if locked is not None:
             after[LOCK] = locked.encode()
-        _compare(planned, LockFile.parse(locked if locked is not None else base.lock))
+        _compare(planned, LockFile.parse(locked if locked is not None else lock))
         return Draft(planned, before, after, adopted)
 
     def _moved_files(
@@ -122,7 +135,7 @@ class Transactor:
     ) -> dict[str, Content]:
         """The files of a host that goes or gets another name: all that git tracks in its folder, none with an open edit."""
         moved: dict[str, Content] = {}
-        for host in planned.gone:
+        for host in () if isinstance(request, Rollback) else planned.gone:
             entries = snapshot.below(f"hosts/{host}")
             edited = self._repository.worktree.edits(
                 {path: entry for path, entry in entries.items() if entry.is_regular}
@@ -138,8 +151,22 @@ class Transactor:
                     moved[target] = entry
         return moved
 
-    def _planned(self, base: Base, request: Request) -> Plan:
+    def _undone(
+        self, snapshot: Snapshot, base: Base, adopted: Mapping[str, bytes | None], request: Request
+    ) -> Undone | None:
+        if not isinstance(request, Rollback):
+            return None
+        entries = {entry.oid: entry for entry in undoable(snapshot.git, snapshot.commit)}
+        missing = [oid for oid in request.commits if oid not in entries]
+        if missing:
+            raise Refused(f"Commit {missing[0][:7]} was undone already.", hint="See: glixctl history")
+        undoer = Undoer(snapshot, base, adopted, self._repository.scratch)
+        return undoer.undo([entries[oid] for oid in request.commits])
+
+    def _planned(self, base: Base, request: Request, undone: Undone | None) -> Plan:
         match request:
+            case Rollback():
+                return plan_undone(base, request, undone or Undone())
             case RemoveHost():
                 return plan_without_host(base, request)
             case RenameHost():

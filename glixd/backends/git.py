@@ -101,6 +101,7 @@ class LogEntry(NamedTuple):
     author: str
     subject: str
     trailers: Mapping[str, str]
+    """By name; the values of one that stands there several times are joined by line feeds."""
 
 
 class RefUpdate(NamedTuple):
@@ -384,5 +385,7 @@ def _import_stream(commit: Commit) -> Iterator[bytes]:
 
 def _log_entry(fields: Sequence[str]) -> LogEntry:
     oid, moment, author, subject, trailers = fields
-    pairs = (line.partition(": ")[::2] for line in trailers.split("\x01") if line)
-    return LogEntry(oid.strip(), int(moment), author, subject, dict(pairs))
+    found: dict[str, str] = {}
+    for name, value in (line.partition(": ")[::2] for line in trailers.split("\x01") if line):
+        found[name] = f"{found[name]}\n{value}" if name in found else value
+    return LogEntry(oid.strip(), int(moment), author, subject, found)

@@ -14,6 +14,8 @@ from glixd import api
 from glixd.api import Consent, Scope
 from glixd.model.manifest import Manifest, Package
 
+ALL_HOSTS: Final = "all-hosts"
+"""The host of a change that is about the repository as a whole."""
 SETTINGS: Final = "settings"
 """The scope of a change that is about no package."""
 HOST_VERBS: Final = frozenset({"init", "remove-host", "rename-host"})
@@ -156,6 +158,15 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollback:
+    """Take commits back."""
+
+    host: str
+    commits: tuple[str, ...]
+    """The newest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Several changes as one."""
 
@@ -165,7 +176,7 @@ class Batch:
 
 Planned = Add | Remove | Switch | Change | Move | SetHost | Regenerate | Update | Adopt | Batch
 """Requests whose plan follows from the manifests alone."""
-Request = Planned | Init | RemoveHost | RenameHost
+Request = Planned | Init | RemoveHost | RenameHost | Rollback
 
 
 # -- what is there, and what becomes of it -----------------------------------------------------------------------
@@ -203,6 +214,8 @@ class Plan:
     """Inputs that are locked anew."""
     gone: frozenset[str] = frozenset()
     """Hosts that are no more."""
+    trailers: tuple[str, ...] = ()
+    """Trailers of its own."""
     note: str | None = None
     """What the people who changed files say about it."""
 

@@ -330,7 +330,7 @@ def _change(base: Base, request: Change) -> Plan:
         return Plan("set", request.host)
     edited = replace(manifest, packages={**manifest.packages, request.name: after})
     _check_home(base, manifest, after)
-    text = document.change_package(base.texts[request.host], request.name, _differences(package, after))
+    text = document.change_package(base.texts[request.host], request.name, differences(package, after))
     return Plan(
         "set",
         request.host,
@@ -380,7 +380,7 @@ PACKAGE_CHANGES: Final = ("flake", "scope", "enabled", "pin", "user", "follows")
 SETTING_CHANGES: Final = ("default_scope", "auto_apply", "registry_url", "system", "primary_user", "state_version")
 
 
-def _differences(before: Package, after: Package) -> document.Changes:
+def differences(before: Package, after: Package) -> document.Changes:
     """What has to be written into the entry of the manifest; None takes a key out."""
     changes: dict[str, str | bool | Mapping[str, str | None] | None] = {}
     for key in ("flake", "scope", "pin", "user", "input", "enabled", "follows"):
@@ -404,7 +404,7 @@ def _move(base: Base, request: Move) -> Plan:
         if (manifest.scope_of(package), manifest.user_of(package)) == (request.scope, manifest.user_of(after)):
             continue
         _check_home(base, manifest, after)
-        text = document.change_package(text, name, _differences(package, after))
+        text = document.change_package(text, name, differences(package, after))
         packages[name] = after
         changes.append(change_of("moved", request.host, manifest, after))
     if not changes:

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Undoing changes: which commits a rollback is about, and the files as they are without them.
+
+Only commits of glixd are undone; what people committed stays. A rollback names what it undid, so that the next one goes a
+step further back and never forth. A file that nobody touched since goes back byte for byte; else the manifest is edited
+entry by entry, and a change that was built upon later is refused.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from glixd import api
+from glixd.backends.git import Git, LogEntry
+from glixd.backends.repository import FLAKE, LOCK, Snapshot
+from glixd.errors import NotFound, Refused
+from glixd.model import document
+from glixd.model.change import SETTINGS, Base, Plan, Rollback
+from glixd.model.flakefile import FlakeFile
+from glixd.model.manifest import Manifest, Package, Settings
+from glixd.model.operations import differences
+from glixd.protocol import ErrorCode
+
+SEARCHED: Final = 10_000
+"""How far back a rollback looks, in commits."""
+TRANSACTION: Final = "Glix-Transaction"
+UNDOES: Final = "Glix-Undoes"
+ADOPTED: Final = "Glix-Adopted"
+CHANGE: Final = "Glix-Change"
+
+
+@dataclass(slots=True)
+class Undone:
+    """The files as they are without the undone commits."""
+
+    files: dict[str, bytes | None] = field(default_factory=dict)
+    lock: str | None = None
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    subjects: dict[str, str] = field(default_factory=dict)
+    """What each undone commit said."""
+
+
+def undoable(git: Git, head: str) -> list[LogEntry]:
+    """The commits that a rollback can undo, the newest first: ours, and not undone yet."""
+    undone: set[str] = set()
+    found = []
+    for entry in git.log(head, limit=SEARCHED):
+        if UNDOES in entry.trailers:
+            undone.update(entry.trailers[UNDOES].split("\n"))
+        elif TRANSACTION in entry.trailers and entry.oid not in undone:
+            found.append(entry)
+    return found
+
+
+def chosen(git: Git, head: str, *, steps: int | None, to_commit: str | None, host: str | None = None) -> list[LogEntry]:
+    """The commits that are asked to be undone, the newest first, of one host or of all; raises NothingToUndo."""
+    entries = undoable(git, head)
+    if host is not None:
+        entries = [entry for entry in entries if _concerns(git, entry.oid, host)]
+    if to_commit is not None:
+        newer = {entry.oid for entry in git.log(f"{to_commit}..{head}", limit=SEARCHED)}
+        entries = [entry for entry in entries if entry.oid in newer]
+    wanted = len(entries) if to_commit is not None else steps or 1
+    root = [entry for entry in entries[:wanted] if git.ref(f"{entry.oid}~1") is None]
+    if not entries or root or len(entries) < wanted:
+        there = len([entry for entry in entries if git.ref(f"{entry.oid}~1") is not None])
+        raise NotFound(
+            f"There is nothing to undo: {there} changes of glixd are left, {wanted or 1} were asked for."
+            if there
+            else "There is nothing to undo: no change of glixd is left behind the making of the repository.",
+            code=ErrorCode.NOTHING_TO_UNDO,
+            hint="See: glixctl history",
+        )
+    return entries[:wanted]
+
+
+def _concerns(git: Git, commit: str, host: str) -> bool:
+    parent = f"{commit}~1" if git.ref(f"{commit}~1") else None
+    return any(path.startswith(f"hosts/{host}/") for path in git.changed_paths(parent, commit))
+
+
+def plan_undone(base: Base, request: Rollback, undone: Undone) -> Plan:
+    """How a rollback is told."""
+    changes = tuple(
+        api.Change(action="undid", host=request.host, name=oid[:7], flake=undone.subjects[oid], scope=SETTINGS)
+        for oid in request.commits
+    )
+    return Plan(
+        "rollback",
+        request.host,
+        changes,
+        manifests=undone.manifests,
+        regenerates=True,
+        gone=frozenset(undone.gone & set(base.manifests)),
+        trailers=tuple(f"{UNDOES}: {oid}" for oid in request.commits),
+    )
+
+
+class Undoer:
+    """Takes commits back one after the other, the newest first."""
+
+    def __init__(self, snapshot: Snapshot, base: Base, adopted: Mapping[str, bytes | None], scratch: Path) -> None:
+        self._snapshot = snapshot
+        self._git = snapshot.git
+        self._base = base
+        self._adopted = adopted
+        self._scratch = scratch
+        self._result = Undone(lock=base.lock)
+
+    def undo(self, entries: list[LogEntry]) -> Undone:
+        """The files without these commits; raises Conflict for one that something later is built upon."""
+        for entry in entries:
+            self._result.subjects[entry.oid] = entry.subject
+            for path in self._git.changed_paths(f"{entry.oid}~1", entry.oid):
+                self._undo_path(entry, path)
+        for path, data in self._result.files.items():
+            match path.split("/"):
+                case ["hosts", host, "glix.toml"]:
+                    self._host_became(host, path, data)
+        return self._result
+
+    def _host_became(self, host: str, path: str, data: bytes | None) -> None:
+        if data is None:
+            self._result.gone.add(host)
+            self._result.manifests.pop(host, None)
+        else:
+            self._result.manifests[host] = Manifest.parse(data.decode(), path)
+
+    def _undo_path(self, entry: LogEntry, path: str) -> None:
+        then, before = self._read(entry.oid, path), self._read(f"{entry.oid}~1", path)
+        taken_over = path in entry.trailers.get(ADOPTED, "").split("\n") and CHANGE in entry.trailers
+        if path == LOCK:
+            self._undo_lock(entry, then, before)
+        elif path == FLAKE:
+            self._undo_flake(entry, then, before, taken_over=taken_over)
+        elif self._now(path) == then and not taken_over:
+            self._result.files[path] = before
+        elif path.endswith("/glix.toml") and before is not None and then is not None:
+            self._undo_manifest(entry, path, then, before, taken_over=taken_over)
+        elif not taken_over:
+            merged = self._merged(self._now(path), then, before)
+            if merged is None:
+                raise _built_upon(entry, path)
+            self._result.files[path] = merged
+
+    def _undo_lock(self, entry: LogEntry, then: bytes | None, before: bytes | None) -> None:
+        """Back to the lock of before where nobody locked since; else nix settles what the inputs need."""
+        if self._result.lock is not None and self._result.lock.encode() == then:
+            self._result.lock = before.decode() if before is not None else None
+        elif entry.subject.startswith("glix update "):
+            raise _built_upon(entry, LOCK)
+
+    def _undo_flake(self, entry: LogEntry, then: bytes | None, before: bytes | None, *, taken_over: bool) -> None:
+        """The regions follow from the manifests; what stands outside them goes back only where it was the change itself."""
+        if taken_over or then is None or before is None:
+            return
+        if FlakeFile.parse(then.decode()).outside() == FlakeFile.parse(before.decode()).outside():
+            return
+        merged = self._merged(self._now(FLAKE), then, before)
+        if merged is None:
+            raise _built_upon(entry, FLAKE)
+        self._result.files[FLAKE] = merged
+
+    def _undo_manifest(self, entry: LogEntry, path: str, then: bytes, before: bytes, *, taken_over: bool) -> None:
+        """Entry by entry: each that the commit changed must still be as it left it."""
+        now = self._now(path)
+        if now is None:
+            raise _built_upon(entry, path)
+        current, left, earlier = (Manifest.parse(data.decode(), path) for data in (now, then, before))
+        names = [
+            name
+            for name in {**left.packages, **earlier.packages}
+            if left.packages.get(name) != earlier.packages.get(name)
+        ]
+        if taken_over:
+            own = {line.split(" ", 2)[2] for line in entry.trailers[CHANGE].split("\n") if line.count(" ") >= 2}
+            names = [name for name in names if name in own]
+        changed_since = [name for name in names if current.packages.get(name) != left.packages.get(name)]
+        if changed_since or (current.settings != left.settings != earlier.settings):
+            raise _built_upon(entry, ", ".join(changed_since) or path)
+        wanted = _with_entries(
+            current, earlier, names, settings=earlier.settings if left.settings != earlier.settings else None
+        )
+        merged = None if taken_over else self._merged(now, then, before)
+        if merged is None or Manifest.parse(merged.decode(), path) != wanted:
+            merged = _edited(now.decode(), current, earlier, names).encode()
+            if Manifest.parse(merged.decode(), path) != wanted:
+                raise _built_upon(entry, path)
+        self._result.files[path] = merged
+
+    def _now(self, path: str) -> bytes | None:
+        if path in self._result.files:
+            return self._result.files[path]
+        return self._adopted[path] if path in self._adopted else self._snapshot.data(path)
+
+    def _read(self, commit: str, path: str) -> bytes | None:
+        found = self._git.read(f"{commit}:{path}")
+        return found.data if found else None
+
+    def _merged(self, now: bytes | None, then: bytes | None, before: bytes | None) -> bytes | None:
+        """What is there now without the step from `before` to `then`; None where they conflict."""
+        if now is None or then is None or before is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="undo-", dir=self._scratch) as folder:
+            names = [Path(folder) / word for word in ("now", "then", "before")]
+            for name, data in zip(names, (now, then, before), strict=True):
+                name.write_bytes(data)
+            return self._git.merge(*names)
+
+
+def _with_entries(current: Manifest, earlier: Manifest, names: list[str], settings: Settings | None) -> Manifest:
+    packages: dict[str, Package] = dict(current.packages)
+    for name in names:
+        if name in earlier.packages:
+            packages[name] = earlier.packages[name]
+        else:
+            packages.pop(name, None)
+    return replace(current, packages=packages, settings=settings or current.settings)
+
+
+def _edited(text: str, current: Manifest, earlier: Manifest, names: list[str]) -> str:
+    """The manifest with single entries put back."""
+    for name in names:
+        before, now = earlier.packages.get(name), current.packages.get(name)
+        if before is None:
+            text = document.remove_package(text, name)
+        elif now is None:
+            text = document.add_package(text, before)
+        else:
+            text = document.change_package(text, name, differences(now, before))
+    return text
+
+
+def _built_upon(entry: LogEntry, what: str) -> Refused:
+    return Refused(
+        f"“{entry.subject}” ({entry.oid[:7]}) can't be undone: {what} was changed again since.",
+        hint="Undo the later changes with it, with --steps or --to, or change it by hand.",
+        details={"commit": entry.oid, "changed": what},
+    )
