@@ -22,8 +22,13 @@ def host_flag(parser: ArgumentParser) -> None:
 
 
 def mutation_flags(parser: ArgumentParser) -> None:
-    """The flags of every verb that changes something."""
+    """The flags of every verb that changes a host."""
     host_flag(parser)
+    mutation_flags_without_host(parser)
+
+
+def mutation_flags_without_host(parser: ArgumentParser) -> None:
+    """The flags of a verb that changes something and names its host as an argument."""
     parser.add_argument("--dry-run", action="store_true", help="show the diff and change nothing")
     parser.add_argument("--no-evaluate", action="store_true", help="do not evaluate the host with the change")
     parser.add_argument("--reason", metavar="TEXT", help="why, in one line; part of the commit message")
@@ -32,6 +37,19 @@ def mutation_flags(parser: ArgumentParser) -> None:
 def names_argument(parser: ArgumentParser) -> None:
     """One package or more, as the manifest calls them."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="a package, as the manifest calls it")
+
+
+def changes_argument(parser: ArgumentParser) -> None:
+    """One change or more, as KEY=VALUE."""
+    parser.add_argument("changes", nargs="+", type=change, metavar="KEY=VALUE", help="a new value; an empty one clears")
+
+
+def change(text: str) -> tuple[str, str]:
+    """One change of a key."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ValueError(text)
+    return key, value
 
 
 def count(text: str) -> int:
@@ -49,7 +67,7 @@ def given(**parameters: object) -> dict[str, object]:
 
 def mutate(options: Namespace, client: Client, method: str, parameters: Mapping[str, object]) -> int:
     """Run a mutation with its own parameters and those of every mutation, and tell how it ended."""
-    common = given(host=options.host, dry_run=options.dry_run, reason=options.reason)
+    common = given(host=getattr(options, "host", None), dry_run=options.dry_run, reason=options.reason)
     if options.no_evaluate:
         common["evaluate"] = False
     progress = output.Progress(quiet=options.quiet)
