@@ -47,10 +47,13 @@ if TYPE_CHECKING:
 
 
 TASKS = {
-    "install": ("Install and remove packages", ("add", "remove", "enable", "disable", "resolve")),
-    "undo": ("See what was changed, and stop a change", ("history", "transaction")),
+    "install": (
+        "Install and remove packages",
+        ("add", "remove", "enable", "disable", "set", "move", "update", "apply", "resolve"),
+    ),
+    "undo": ("See what was changed, undo it, and stop a change", ("history", "rollback", "transaction")),
     "look": ("Look at what is there", ("list", "show", "info")),
-    "machines": ("Set machines up", ("init", "regen")),
+    "machines": ("Set machines up", ("init", "host", "adopt", "regen")),
     "trouble": ("Find out what is wrong", ("ping", "version")),
     "glixctl": ("Get to know this program", ("help", "completion")),
 }
