@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
@@ -550,6 +551,8 @@ def _inputs(base: Base, host: str, manifest: Manifest) -> Iterable[Input]:
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        template = template.replace(f"@{name}@", value)
-    return template
+    """The template with its placeholders filled in one pass: a value is never searched for placeholders."""
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+
+
+_PLACEHOLDER: Final = re.compile(r"@([A-Z_]+)@")
