@@ -60,6 +60,7 @@ CASES: Final[dict[str, list[tuple[dict[str, Any], Before]]]] = {
     "RenameHost": [({"name": "pi", "to": "pico"}, _nothing)],
     "Update": [({"inputs": ["y"]}, _new_folder), ({}, _new_folder)],
     "Adopt": [({"message": "By hand"}, _edit)],
+    "Rollback": [({"steps": 2}, _nothing)],
     "Apply": [
         (
             {
