@@ -7,10 +7,12 @@ in one `git update-ref --stdin`. None of them touches the work tree or the index
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,6 +31,7 @@ SETTINGS: Final = (
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
     ("commit.gpgsign", "false"),
+    ("log.showSignature", "false"),
     ("protocol.ext.allow", "never"),
 )
 """Pinned on every call, above whatever the repository's own configuration says."""
@@ -37,6 +40,7 @@ ENVIRONMENT: Final = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_LAZY_FETCH": "1",
     "LC_ALL": "C",
 }
 REGULAR: Final = "100644"
@@ -125,7 +129,10 @@ class Git:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, name: str) -> Object | None:
-        """The object of that name (a ref, `commit:path`, an oid); None when there is none."""
+        """The object of that name (a ref, `commit:path`, an oid); None when there is none.
+
+        Raises Failed (ReadOnly) when there is one that can't be read.
+        """
         if "\n" in name:
             return None
         with self._reading:
@@ -137,11 +144,7 @@ class Git:
                 return self._ask(name)
             except (BrokenPipeError, ValueError, IndexError) as error:
                 words = self._end_reader()
-                raise Failed(
-                    f"git can't read the repository {self.root}: {words or error}",
-                    code=ErrorCode.READ_ONLY,
-                    hint="Run git fsck there.",
-                ) from error
+                raise self._unreadable(words or str(error)) from error
 
     def ref(self, name: str) -> str | None:
         """The commit that a ref names."""
@@ -185,10 +188,8 @@ class Git:
 
     def modified(self, commit: str) -> dict[str, Entry]:
         """The files of a commit that may differ in the work tree, with what the commit has there."""
-        words = self._done("diff-index", "-z", "--no-renames", "--no-abbrev", commit, "--").stdout.decode(
-            errors="replace"
-        )
-        fields = words.split("\0")
+        words = ("diff-index", "-z", "--no-renames", "--no-abbrev", commit, "--")
+        fields = self._done(*words, environment=self._no_filters()).stdout.decode(errors="replace").split("\0")
         found = {}
         for raw, path in zip(fields[0::2], fields[1::2], strict=False):
             mode, _, oid, _, _ = raw.removeprefix(":").split(" ")
@@ -210,8 +211,12 @@ class Git:
         return self._done("rev-list", "--reverse", f"{old}..{new}").stdout.decode().split()
 
     def dirty(self) -> list[str]:
-        """The paths that git calls changed or untracked; untracked folders count once."""
-        done = self._done("status", "--porcelain=v1", "-z", "--untracked-files=normal", "--no-renames")
+        """The paths that git calls changed or untracked; untracked folders count once.
+
+        No filter is asked, so a file that one rewrites may count as changed when it is not.
+        """
+        words = ("status", "--porcelain=v1", "-z", "--untracked-files=normal", "--no-renames")
+        done = self._done(*words, environment=self._no_filters())
         return [entry[3:] for entry in done.stdout.decode(errors="replace").split("\0") if entry]
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -255,18 +260,15 @@ class Git:
             "--index-info",
             stdin="".join(lines).encode(),
             keep=keep,
-            environment={"GIT_INDEX_FILE": str(index)},
+            environment=self._no_filters() | {"GIT_INDEX_FILE": str(index)},
         )
         if done.status:
             raise self._failure("update-index", done)
 
-    def refresh(self, index: Path, *, keep: Sequence[int]) -> None:
-        """Let the index file know the times of the files in the work tree, so that `git status` is quick."""
-        self._git("update-index", "-q", "--refresh", keep=keep, environment={"GIT_INDEX_FILE": str(index)})
-
     def read_tree(self, commit: str, index: Path, *, keep: Sequence[int]) -> None:
         """Write an index file anew from a commit."""
-        done = self._git("read-tree", commit, keep=keep, environment={"GIT_INDEX_FILE": str(index)})
+        environment = self._no_filters() | {"GIT_INDEX_FILE": str(index)}
+        done = self._git("read-tree", commit, keep=keep, environment=environment)
         if done.status:
             raise self._failure("read-tree", done)
 
@@ -312,11 +314,35 @@ class Git:
             cancellation=cancellation,
         )
 
-    def _done(self, *words: str) -> Completed:
-        done = self._git(*words)
+    def _done(self, *words: str, environment: Mapping[str, str] | None = None) -> Completed:
+        done = self._git(*words, environment=environment)
         if done.status:
             raise self._failure(words[0], done)
         return done
+
+    def _no_filters(self) -> dict[str, str]:
+        """The environment in which the filters of the repository's own configuration are empty, and so never run.
+
+        Whatever compares files with the index would run them, even where it only writes the index.
+        """
+        if not self._may_filter():
+            return {}
+        listed = self._git("config", "--includes", "--null", "--name-only", "--get-regexp", r"^filter\..*\.")
+        keys = dict.fromkeys(filter(None, listed.stdout.decode(errors="surrogateescape").split("\0")))
+        environment = {"GIT_CONFIG_COUNT": str(len(keys))}
+        for number, key in enumerate(keys):
+            environment[f"GIT_CONFIG_KEY_{number}"] = key
+            environment[f"GIT_CONFIG_VALUE_{number}"] = "false" if key.endswith(".required") else ""
+        return environment
+
+    def _may_filter(self) -> bool:
+        """Whether the configuration may name filters; most do not, and then git need not be asked."""
+        for name in ("config", "config.worktree"):
+            with suppress(FileNotFoundError):
+                text = (self.directory / name).read_bytes().lower()
+                if b"filter" in text or b"include" in text:
+                    return True
+        return False
 
     def _failure(self, verb: str, done: Completed) -> Failed:
         words = done.stderr.decode(errors="replace").strip() or f"it ended with status {done.status}"
@@ -329,24 +355,43 @@ class Git:
             self._reader = self._processes.start(
                 self._argv("cat-file", "--batch"), cwd=self.root, environment=ENVIRONMENT
             )
+            if self._reader.stderr is not None:
+                os.set_blocking(self._reader.stderr.fileno(), False)
         reader = self._reader
-        if reader.stdin is None or reader.stdout is None:
+        if reader.stdin is None or reader.stdout is None or reader.stderr is None:
             raise ValueError("the reader has no pipes")
+        reader.stderr.read()  # what it said about others
         reader.stdin.write(name.encode(errors="surrogateescape") + b"\n")
         reader.stdin.flush()
         header = reader.stdout.readline()
         words = header.decode(errors="replace").split()
         if header.endswith((b" missing\n", b" ambiguous\n")):
+            # what git says of an object that is there and can't be read is on standard error before the answer is out
+            said = reader.stderr.read() or b""
+            if b"error: " in said:
+                raise self._unreadable(said.decode(errors="replace").strip())
             return None
-        data = reader.stdout.read(int(words[2]) + 1)[:-1]
-        return Object(words[0], words[1], data)
+        data = reader.stdout.read(int(words[2]) + 1)
+        if len(data) <= int(words[2]):
+            raise ValueError("the reader ended in the middle of an object")
+        return Object(words[0], words[1], data[:-1])
+
+    def _unreadable(self, words: str) -> Failed:
+        return Failed(
+            f"git can't read the repository {self.root}: {words}", code=ErrorCode.READ_ONLY, hint="Run git fsck there."
+        )
 
     def _end_reader(self) -> str:
         reader, self._reader = self._reader, None
         if reader is None:
             return ""
         reader.kill()
-        _, words = reader.communicate()
+        reader.wait()
+        words = (reader.stderr.read() if reader.stderr else None) or b""
+        for pipe in (reader.stdin, reader.stdout, reader.stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
         return words.decode(errors="replace").strip()
 
 
