@@ -63,9 +63,9 @@ class Watchers:
         self._observers.append(observer)
 
     def watch(self, client: Client, transaction: str) -> None:
-        """Send `client` the progress of a transaction from now on."""
-        feeds = self._clients.setdefault(client, {})
-        if transaction not in feeds:
+        """Send `client` the progress of a transaction from now on; one that has gone meanwhile is not brought back."""
+        feeds = self._clients.get(client)
+        if feeds is not None and transaction not in feeds:
             feeds[transaction] = _Feed(client, partial(feeds.pop, transaction, None))
 
     def unwatch(self, client: Client, transaction: str) -> None:

@@ -116,7 +116,7 @@ def bad(text: str, why: str, *, hint: str = "") -> InvalidRequest:
 
 def _shown(text: str) -> str:
     """The text for a message: on one line, of bounded length, without what might be a password."""
-    hidden = _CREDENTIALS.sub("//…@", text)
+    hidden = _VALUES.sub(r"\1=…", _CREDENTIALS.sub("//…@", text))
     line = "".join(
         character if character.isprintable() else f"\\u{ord(character):04x}" for character in hidden[:_SHOWN]
     )
@@ -149,6 +149,8 @@ _SWITCH: Final = re.compile(r"[01]", re.ASCII)
 _NAR_HASH: Final = re.compile(r"sha256-[A-Za-z0-9+/]{43}=", re.ASCII)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CREDENTIALS: Final = re.compile(r"//\S*@")
+_VALUES: Final = re.compile(r"((?:^|[?&])(?!(?:ref|rev|dir|host|narHash|submodules|shallow|allRefs)=)[^?&=#]*)=[^&#]+")
+"""Values of parameters that no reference has; somebody may have meant a token."""
 _SHOWN: Final = 120
 _INSTEAD: Final[Mapping[str, str]] = {
     "srht": "sourcehut:~USER/REPO",

@@ -224,3 +224,13 @@ async def test_a_broadcast_carries_ids_and_states_and_no_progress() -> None:
         ("changed", "laptop"),
         ("removed", ID),
     ]
+
+
+@on_clock
+async def test_a_client_that_left_in_the_middle_of_its_call_is_not_brought_back() -> None:
+    reader = Reader()
+    watchers = watched(reader)
+    watchers.detach(reader)
+    watchers.watch(reader, OTHER)
+    watchers.changed("laptop")
+    assert reader.hosts == []

@@ -456,3 +456,11 @@ def _outcome(text: str) -> FlakeRef | InvalidRequest:
 def test_the_name_of_a_repository_or_folder_is_found(name: str) -> None:
     for text in (f"github:o/{name}", f"git+https://h/a/{name}.git", f"path:./{name}", f"git+ssh://git@h/{name}"):
         assert FlakeRef.parse(text).infer_name() == name
+
+
+def test_what_may_be_a_token_is_never_told_back() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        FlakeRef.parse("github:owner/repo?token=secret&ref=main")
+    told = f"{refused.value.message} {refused.value.details}"
+    assert "secret" not in told
+    assert "?token=…&ref=main" in told
