@@ -68,6 +68,7 @@ check  command  gdbus        libglib2.0-bin
 check  command  xmllint      libxml2-utils
 check  command  zsh          zsh
 check  command  fish         fish
+check  command  man          man-db
 build  command  cc           gcc
 build  file     /usr/include/stdlib.h  libc6-dev
 build  command  pkg-config   pkg-config

@@ -122,7 +122,7 @@ EVERYTHING = (
 )
 NEEDS = {
     "unit": (VENV, "systemd-python"),
-    "house": (VENV, "git"),
+    "house": (VENV, "git", "man"),
     "nix": (VENV, "git", "nix", "openssl"),
     "system": (*EVERYTHING, "cc", "root", "debootstrap", "systemd-nspawn"),
 }
