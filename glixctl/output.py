@@ -25,6 +25,8 @@ SHORT = 7
 BRIEF = 1.0
 """Seconds in which a change that is over need not have said what it was doing."""
 
+_JAMO_BEHIND = frozenset(map(chr, range(0x1160, 0x1200)))
+"""Vowels and finals of Hangul, which join the syllable that they follow."""
 _ENDS = tuple(state for state in State if state.final)
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
@@ -222,19 +224,28 @@ def _spelt(character: str) -> str:
 
 def _width(text: str) -> int:
     """The columns that `text` takes."""
-    if text.isascii():
-        return len(text)
-    from unicodedata import combining, east_asian_width
+    return len(text) if text.isascii() else sum(map(_columns, text))
 
-    return sum(0 if combining(mark) else 2 if east_asian_width(mark) in "WF" else 1 for mark in text)
+
+def _columns(character: str) -> int:
+    """The columns of one character, as terminals count them: marks stand on the character before, East Asians are wide."""
+    from unicodedata import category, east_asian_width
+
+    if category(character) in ("Mn", "Me") or character in _JAMO_BEHIND:
+        return 0
+    return 2 if east_asian_width(character) in "WF" else 1
 
 
 def _cut(text: str, width: int) -> str:
+    """`text` in at most `width` columns, never in the middle of a character and its marks."""
     if _width(text) <= width:
         return text
-    while text and _width(text) >= width:
-        text = text[:-1]
-    return text + "…"
+    room = width - 1
+    for index, character in enumerate(text):
+        room -= _columns(character)
+        if room < 0:
+            return text[:index] + "…"
+    return text
 
 
 def _padded(text: str, width: int) -> str:

@@ -63,6 +63,46 @@ def test_wide_characters_take_two_columns() -> None:
     assert output.table(("A", "B"), [("日本", "x"), ("abcd", "y")]) == ["A     B", "日本  x", "abcd  y"]
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("plain", 5),
+        ("größe", 5),
+        ("日本語", 6),
+        ("ｆｕｌｌ", 8),
+        ("e\u0301", 1),  # an accent of its own
+        ("\u0915\u0941", 1),  # a vowel sign without a combining class
+        ("\u1112\u1161\u11ab", 2),  # a syllable in three letters
+        ("🦊", 2),
+        ("\u2764\ufe0f", 1),  # a variation selector takes no column
+    ],
+)
+def test_a_column_is_as_wide_as_terminals_show_its_text(text: str, columns: int) -> None:
+    first, second = output.table((text, "x"), [("", "x")])
+    assert second == " " * (columns + 2) + "x"
+    assert first == f"{text}  x"
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("abcdefghij", 8, "abcdefg…"),
+        ("日本語日本語", 8, "日本語…"),
+        ("e\u0301" * 10, 8, "e\u0301" * 7 + "…"),
+        ("abcdefgh", 8, "abcdefgh"),
+    ],
+)
+def test_a_cell_is_cut_between_characters_and_keeps_their_marks(text: str, width: int, shown: str) -> None:
+    assert output.table(("A",), [(text,)], width)[1] == shown
+
+
+def test_columns_decides_the_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, columns in (("40", 40), ("0", None), ("-3", None), ("wide", None)):
+        monkeypatch.setenv("COLUMNS", said)
+        assert output.terminal_columns(Terminal()) == columns
+        assert output.terminal_columns(io.StringIO()) is None
+
+
 def test_a_diff_keeps_its_tabs_and_spells_everything_else(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_diff("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-\told\n+new\x1b[2J\n")
     assert capsys.readouterr().out == "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-\told\n+new\\x1b[2J\n"
