@@ -12,7 +12,7 @@ from glixd import api
 from glixd.api import Policy, Scope
 from glixd.model.change import Add, Init, Remove, Request, Resolved, Switch
 from glixd.policy import Target
-from glixd.requests import Prepared, digest_of, to_authorise
+from glixd.requests import Part, Prepared, digest_of, to_authorise
 
 PACKAGE = Resolved("tool", "tool", "github:o/tool", "uri", "github:o/tool", None, trusted=False, revision="abc")
 ADD = Add("laptop", (PACKAGE,), Scope.SYSTEM, None, None, follows=True)
@@ -40,10 +40,11 @@ def test_equal_requests_have_one_digest() -> None:
         replace(ADD, pin="v1"),
         replace(ADD, follows=False),
         replace(ADD, packages=(PACKAGE, PACKAGE)),
-        *(
-            replace(ADD, packages=(replace(PACKAGE, **{key: "x"}),))
-            for key in ("ref", "name", "flake", "source", "url")
-        ),
+        replace(ADD, packages=(replace(PACKAGE, ref="x"),)),
+        replace(ADD, packages=(replace(PACKAGE, name="x"),)),
+        replace(ADD, packages=(replace(PACKAGE, flake="x"),)),
+        replace(ADD, packages=(replace(PACKAGE, source="x"),)),
+        replace(ADD, packages=(replace(PACKAGE, url="x"),)),
         replace(ADD, packages=(replace(PACKAGE, attribute="x"),)),
         replace(ADD, packages=(replace(PACKAGE, trusted=True),)),
         replace(ADD, packages=(replace(PACKAGE, revision="abd"),)),
@@ -62,10 +63,13 @@ def test_the_operation_is_in_the_digest() -> None:
     )
 
 
-def test_the_policy_is_asked_about_what_was_resolved() -> None:
+def test_the_policy_is_asked_about_what_was_resolved_part_by_part() -> None:
     target = Target("tool", "github:o/tool", Scope.SYSTEM, trusted=False, revision="abc")
-    prepared = Prepared(ADD, (target,), "d" * 64)
-    asked = to_authorise(api.operation("Add"), prepared, "01jz", skips_evaluation=True)
-    told = asked[0] if isinstance(asked, tuple) else asked
-    assert (told.policy, told.host, told.transaction) == (Policy.INSTALL, "laptop", "01jz")
-    assert (told.digest, told.targets, told.skips_evaluation) == ("d" * 64, (target,), True)
+    parts = (Part(Policy.INSTALL, (target,)), Part(Policy.HOST_MANAGE, (), ("github:o/core",)))
+    prepared = Prepared(ADD, parts, "d" * 64)
+    first, second = to_authorise(api.operation("Add"), prepared, "01jz", skips_evaluation=True)
+    assert (first.policy, first.targets, first.sources) == (Policy.INSTALL, (target,), ())
+    assert (second.policy, second.targets, second.sources) == (Policy.HOST_MANAGE, (), ("github:o/core",))
+    for asked in (first, second):
+        assert (asked.host, asked.transaction, asked.digest) == ("laptop", "01jz", "d" * 64)
+        assert asked.skips_evaluation
