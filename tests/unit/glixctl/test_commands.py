@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from glixctl import commands
 from glixctl.__main__ import main
 from glixd import api
 from glixd.protocol import ERRORS, ErrorCode
@@ -119,6 +122,36 @@ def test_a_query_is_one_request_that_the_table_understands(
     assert daemon.asked == [(method, parameters)]
     api.parse(api.OPERATIONS[method], parameters)
     assert json.loads(capsys.readouterr().out) == answer
+
+
+EXAMPLES = [
+    example
+    for verb in commands.VERBS
+    for _, command in commands.members(verb)
+    if command.ANSWER
+    for example, _ in command.EXAMPLES
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_the_help_asks_what_the_table_understands(
+    daemon: Daemon, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = '[[operations]]\noperation = "Remove"\nnames = ["firefox"]\n'
+    profile = {"version": 3, "elements": {"git": {"originalUrl": "flake:nixpkgs", "attrPath": "legacyPackages.x.git"}}}
+    (tmp_path / "changes.toml").write_text(changes)
+    (tmp_path / ".nix-profile").mkdir()
+    (tmp_path / ".nix-profile" / "manifest.json").write_text(json.dumps(profile))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sys.stdin", io.StringIO(changes))
+    lists: dict[str, Any] = {"packages": [], "entries": [], "hosts": [], "inputs": [], "resolutions": [RESOLVED]}
+    for method in api.OPERATIONS:
+        daemon.play(method, {**lists, "transaction": ID, "id": ID, "state": "succeeded"})
+    assert main([*shlex.split(example), *(() if "--json" in example else ("--json",))]) == 0
+    json.loads(capsys.readouterr().out)
+    for asked, sent in daemon.asked:
+        api.parse(api.OPERATIONS[asked], sent)
 
 
 def test_a_mutation_prints_one_line_with_its_commit(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
