@@ -383,10 +383,10 @@ class Engine:
     async def watch(self, row: api.Operation, asked: Any, caller: Caller, client: Client) -> api.Value:
         """Send the caller the progress of a transaction; of one that has ended, its last state at once."""
         record = await self._allowed(row, caller, asked.transaction)
-        if State(record.state).final:
-            client.progress(api.ProgressEvent(transaction=record.id, state=record.state))
-        else:
-            self._parts.watchers.watch(client, record.id)
+        self._parts.watchers.watch(client, record.id)
+        if self._parts.queue.get(record.id) is None:  # it has ended, maybe while we asked who may watch it
+            ended = record if State(record.state).final else await self._find(record.id)
+            self._parts.watchers.progress(api.ProgressEvent(transaction=ended.id, state=ended.state))
         return api.Empty()
 
     async def unwatch(self, row: api.Operation, asked: Any, caller: Caller, client: Client) -> api.Value:

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Transactions as the engine shows them: to whom they belong, and to the last event whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from glixd import api
+from glixd.api import Caller, ProgressEvent
+from glixd.backends.state import Database
+from glixd.engine import Engine, Parts
+from glixd.errors import NotAllowed, NotFound
+from glixd.policy import Check
+from glixd.protocol import ErrorCode, State
+from glixd.queue import Queue, Ticket
+from glixd.watchers import Watchers
+from tests.support.loop import on_loop, until
+
+ALICE = Caller(1000, "alice", "socket:1")
+BOB = Caller(1001, "bob", "socket:2")
+UNKNOWN = "0" * 26
+
+
+@dataclass
+class Doorkeeper:
+    """An authority that notes what it is asked, refuses what it was told to, and lets something happen meanwhile."""
+
+    asked: list[str] = field(default_factory=list)
+    refused: frozenset[str] = frozenset()
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def authorise(self, caller: Caller, checks: Sequence[Check], *, interactive: bool) -> None:
+        self.asked += [check.action.rpartition(".")[2] for check in checks]
+        if self.meanwhile:
+            await self.meanwhile()
+        if self.refused & set(self.asked):
+            raise NotAllowed(f"uid {caller.uid} may not do that.")
+
+
+@dataclass(eq=False)
+class Reader:
+    """A client that reads, or does not."""
+
+    slow: bool = False
+    states: list[str] = field(default_factory=list)
+
+    def progress(self, event: ProgressEvent) -> bool:
+        if not self.slow:
+            self.states.append(event.state)
+        return not self.slow
+
+    def changed(self, host: str) -> None:
+        """Nothing: nothing is changed here."""
+
+
+@dataclass
+class World:
+    """An engine with one transaction of alice under way, and no repository: none is looked at."""
+
+    engine: Engine
+    parts: Parts
+    doorkeeper: Doorkeeper
+    ticket: Ticket
+
+    async def ask(self, operation: str, caller: Caller, client: Reader, identifier: str | None = None) -> Any:
+        row = api.operation(operation)
+        asked = api.parse(row, {"transaction": identifier or self.ticket.id})
+        return await self.engine.call(row, asked, caller, client)
+
+    async def end(self) -> None:
+        """Let the transaction end as the engine does it: recorded, gone from the queue, then told."""
+        if self.parts.queue.get(self.ticket.id):
+            record = self.ticket.record().model_copy(update={"state": State.SUCCEEDED})
+            self.parts.database.save(record)
+            self.parts.queue.leave(self.ticket)
+            self.ticket.state = State.SUCCEEDED
+            self.parts.watchers.progress(ProgressEvent(transaction=self.ticket.id, state=State.SUCCEEDED))
+            self.ticket.ended.set()
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    nowhere = cast(Any, None)
+    doorkeeper, queue, database = Doorkeeper(), Queue(), Database(folder / "state.db")
+    parts = Parts(
+        repository=nowhere,
+        queries=nowhere,
+        preparer=nowhere,
+        transactor=nowhere,
+        locker=nowhere,
+        queue=queue,
+        health=nowhere,
+        database=database,
+        authority=doorkeeper,
+        watchers=Watchers(),
+        build_repository=nowhere,
+        mode="user",
+        default_host="laptop",
+        branch="main",
+        evaluate=False,
+    )
+    row = api.operation("Add")
+    parameters = cast(api.MutationParameters, api.parse(row, {"refs": ["firefox"]}))
+    try:
+        yield World(Engine(parts), parts, doorkeeper, queue.admit(row, parameters, ALICE))
+    finally:
+        queue.shut_down()
+        database.close()
+
+
+@on_loop
+async def test_a_watcher_is_told_the_end(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        reader = Reader()
+        it.engine.attach(reader)
+        await it.ask("Watch", ALICE, reader)
+        await it.end()
+        assert reader.states == ["succeeded"]
+
+
+@on_loop
+async def test_who_watches_what_has_ended_is_told_the_end_at_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        reader = Reader()
+        it.engine.attach(reader)
+        await it.end()
+        await it.ask("Watch", ALICE, reader)
+        assert reader.states == ["succeeded"]
+
+
+@on_loop
+async def test_a_transaction_that_ends_while_a_watcher_is_authorised_is_told_all_the_same(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        reader = Reader()
+        it.engine.attach(reader)
+        it.doorkeeper.meanwhile = it.end
+        await it.ask("Watch", ALICE, reader)
+        assert reader.states == ["succeeded"]
+
+
+@on_loop
+async def test_a_slow_reader_learns_the_end_of_what_has_ended_when_it_reads_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        reader = Reader(slow=True)
+        it.engine.attach(reader)
+        await it.end()
+        await it.ask("Watch", ALICE, reader)
+        assert reader.states == []
+        reader.slow = False
+        await until(lambda: reader.states == ["succeeded"])
+
+
+@pytest.mark.parametrize(
+    ("operation", "action"),
+    [
+        ("GetTransaction", "transaction-read-other"),
+        ("Watch", "transaction-read-other"),
+        ("Unwatch", "transaction-read-other"),
+        ("Wait", "transaction-read-other"),
+        ("Cancel", "transaction-cancel-other"),
+    ],
+)
+@on_loop
+async def test_a_transaction_of_somebody_else_needs_an_action_and_ones_own_does_not(
+    tmp_path: Path, operation: str, action: str
+) -> None:
+    async with world(tmp_path) as it:
+        it.doorkeeper.refused = frozenset({action})
+        reader = Reader()
+        it.engine.attach(reader)
+        with pytest.raises(NotAllowed):
+            await it.ask(operation, BOB, reader)
+        assert it.doorkeeper.asked == [action]
+        assert not it.ticket.cancellation.requested
+        await it.end()
+        assert reader.states == [], "who was refused is told nothing"
+        it.doorkeeper.asked.clear()
+        if operation != "Cancel":
+            await it.ask(operation, ALICE, reader)
+        assert it.doorkeeper.asked == []
+
+
+@pytest.mark.parametrize("operation", ["GetTransaction", "Watch", "Unwatch", "Wait", "Cancel"])
+@on_loop
+async def test_a_transaction_that_nobody_started_is_not_known(tmp_path: Path, operation: str) -> None:
+    async with world(tmp_path) as it:
+        with pytest.raises(NotFound) as caught:
+            await it.ask(operation, ALICE, Reader(), UNKNOWN)
+        assert caught.value.code is ErrorCode.UNKNOWN_TRANSACTION
+
+
+@on_loop
+async def test_root_and_the_owner_see_a_transaction_and_nobody_else_does(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        assert [record.id for record in it.engine.visible(ALICE)] == [it.ticket.id]
+        assert [record.id for record in it.engine.visible(Caller(0, "root", "socket:3"))] == [it.ticket.id]
+        assert it.engine.visible(BOB) == []
+        await it.end()
+        assert it.engine.visible(BOB) == []
