@@ -125,9 +125,8 @@ def converses() -> bool:
 
 
 def ask(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], question: str) -> bool:
-    """Show what a question is about and ask it; whatever is no clear yes is a no."""
-    lines = table(header, rows, (terminal_columns(sys.stderr) or 80) - len(GAP))
-    _say(sys.stderr, "\n".join([title, *(GAP + text for text in lines)]))
+    """Show all that a question is about, cut nowhere, and ask it; whatever is no clear yes is a no."""
+    _say(sys.stderr, "\n".join([title, *(GAP + text for text in table(header, rows))]))
     _write(sys.stderr, f"{question} [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

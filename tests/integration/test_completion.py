@@ -75,10 +75,14 @@ class Terminal:
         self._shown = b""
 
     def __enter__(self) -> Self:
+        environment = {**self._site.environment(), "TERM": "xterm"}
         self._pid, self._master = pty.fork()
-        if self._pid == 0:  # pragma: no cover - another process
-            os.chdir(self._site.home)
-            os.execvpe(self._shell.command[0], self._shell.command, {**self._site.environment(), "TERM": "xterm"})
+        if self._pid == 0:
+            try:
+                os.chdir(self._site.home)
+                os.execvpe(self._shell.command[0], self._shell.command, environment)
+            finally:
+                os._exit(127)
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
         for number, line in enumerate((*self._shell.setup, "true")):
             self.type(f"{line}; echo {READY}-{number}'-'\r")
