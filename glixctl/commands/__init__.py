@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 TASKS = {
     "install": (
         "Install and remove packages",
-        ("add", "remove", "enable", "disable", "set", "move", "update", "apply", "resolve"),
+        ("add", "remove", "enable", "disable", "set", "move", "update", "apply", "import", "resolve"),
     ),
     "undo": ("See what was changed, undo it, and stop a change", ("history", "rollback", "transaction")),
     "look": ("Look at what is there", ("list", "show", "info")),
