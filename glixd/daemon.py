@@ -60,13 +60,20 @@ class Daemon:
     async def run(self, ready_fd: int | None) -> None:
         """Serve until asked to stop, or until there was nothing to do for long enough."""
         os.chdir("/")
-        lock = _take_lock(self._settings.state)
+        locks = [_take_lock(folder) for folder in self._lock_folders()]
         try:
             engine, parts = self._build()
             await asyncio.to_thread(self._recover, engine, parts)
             await self._serve(engine, ready_fd)
         finally:
-            os.close(lock)
+            for lock in locks:
+                os.close(lock)
+
+    def _lock_folders(self) -> list[Path]:
+        """Where the right to serve a repository is held: in its state, and in itself, whatever state somebody chose."""
+        git = self._settings.repository / ".git"
+        writable = git.is_dir() and os.access(git, os.W_OK)
+        return [self._settings.state, *([git / "glix"] if writable else [])]
 
     def _build(self) -> tuple[Engine, Parts]:
         settings = self._settings
@@ -194,10 +201,10 @@ class Daemon:
                 return
 
 
-def _take_lock(state: Path) -> int:
-    """The right to serve the repository whose state this is; exits with 75 when another daemon has it."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _take_lock(folder: Path) -> int:
+    """The right to serve the repository that this folder belongs to; raises Busy when another daemon has it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
