@@ -145,7 +145,8 @@ class _Asking:
     def call(self, method: str, **parameters: object) -> dict[str, list[dict[str, str]]]:
         """The answer to a query; never starts a daemon."""
         if self._client is None:
-            target = Target.choose(os.environ, mode=self._flags.get("mode"), directory=self._flags.get("dir"))
+            directory = os.path.expanduser(self._flags.get("dir", "")) or None  # the shell has not expanded it yet
+            target = Target.choose(os.environ, mode=self._flags.get("mode"), directory=directory)
             self._client = Client(Target(target.mode, target.socket, "socket"), os.environ)
         return self._client.call(method, parameters)
 
@@ -209,6 +210,7 @@ _SOURCES: Mapping[str, Source] = {
     "ID": _transactions,
     "INPUT": _inputs,
     "NAME": _packages,
+    "PATH": lambda _: [(FILES, "")],
     "TOPIC": _topics,
     "USER": _users,
 }

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import pytest
 from glixctl import commands
 from glixctl.__main__ import main
 from glixctl.commands import completion
+from glixd.protocol import user_socket
 
 if TYPE_CHECKING:
     from tests.unit.glixctl.conftest import Daemon, WireError
@@ -41,6 +44,14 @@ class Completer:
 def complete(runtime: Path, capsys: pytest.CaptureFixture[str]) -> Completer:
     """A user without a daemon, unless the test has one."""
     return Completer(capsys)
+
+
+@pytest.fixture
+def other_daemon(runtime: Path, tmp_path: Path, daemon: Daemon) -> Iterator[Daemon]:
+    """The daemon of another repository of the user."""
+    other = type(daemon)(Path(user_socket(os.environ, str(tmp_path / "other"))))
+    yield other
+    other.stop()
 
 
 def test_the_first_word_is_a_verb_with_its_summary(complete: Completer) -> None:
@@ -77,6 +88,7 @@ def test_values_are_those_that_the_parser_allows(complete: Completer) -> None:
     assert complete.words("help", "inst") == ["install"]
     assert complete.words("list", "--dir", "") == [":folders"]
     assert complete.words("list", "--dir", "/ho") == [":folders"]
+    assert complete.words("apply", "-f", "cha") == [":files"]
 
 
 @pytest.mark.parametrize("words", [["qqq", ""], ["transaction", "qqq", ""], ["list", "x", ""], ["add", "--name", ""]])
@@ -102,17 +114,30 @@ def test_hosts_users_inputs_commits_and_transactions_are_live(complete: Complete
     hosts = [{"name": "laptop", "system": "x86_64-linux", "primary_user": "alice"}, {"name": "pi"}]
     daemon.play("ListHosts", {"hosts": hosts})
     daemon.play("History", {"entries": [{"commit": "1a2b3c4d5e", "subject": "glix add laptop: firefox"}]})
+    daemon.play("Info", {"inputs": [{"name": "nixpkgs", "url": "github:NixOS/nixpkgs"}, {"name": "mine"}]})
     daemon.play("ListTransactions", {"transactions": [{"id": ID, "operation": "Add", "state": "failed"}]})
     assert complete.lines("list", "--host", "") == ["laptop\tx86_64-linux", "pi"]
     assert complete.lines("list", "--host=l") == ["--host=laptop\tx86_64-linux"]
     assert complete.lines("add", "x", "--user", "a") == ["alice\tthe primary user of laptop"]
     assert complete.lines("history", "--before", "") == ["1a2b3c4\tglix add laptop: firefox"]
+    assert complete.lines("update", "") == ["nixpkgs\tgithub:NixOS/nixpkgs", "mine"]
+    assert complete.words("update", "mine", "") == ["nixpkgs"]
     assert complete.lines("transaction", "show", "") == [f"{ID}\tAdd  failed"]
 
 
 def test_a_word_that_would_control_the_terminal_is_not_offered(complete: Completer, daemon: Daemon) -> None:
     daemon.play("ListHosts", {"hosts": [{"name": "\x1b[2J"}, {"name": "a\nb"}, {"name": "pi", "system": "a\tb\n"}]})
     assert complete.lines("list", "--host", "") == ["pi\ta\\x09b\\x0a"]
+
+
+@pytest.mark.parametrize("place", ["~/other", "other"])
+def test_the_daemon_of_another_repository_is_asked_where_the_command_line_names_one(
+    complete: Completer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, other_daemon: Daemon
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    other_daemon.play("ListHosts", {"hosts": [{"name": "elsewhere"}]})
+    assert complete.words("list", "--dir", place, "--host", "") == ["elsewhere"]
 
 
 @pytest.mark.parametrize("answer", [{}, {"hosts": None}, {"hosts": [1]}, {"hosts": [{}]}])
