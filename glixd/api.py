@@ -716,9 +716,14 @@ def _frozen(value: object) -> object:
     return value
 
 
+def _shown_key(key: str) -> str:
+    """A step on the way to a wrong value; it may be a key that the caller made up."""
+    return key if key.isprintable() and len(key) <= 60 else _shown(key)
+
+
 def _explained(error: ValidationError) -> InvalidRequest:
     first: Any = error.errors(include_url=False, include_input=False)[0]
-    argument = ".".join(str(part) for part in first["loc"]) or "request"
+    argument = ".".join(_shown_key(str(part)) for part in first["loc"]) or "request"
     if first["type"] == "missing":
         return invalid(argument, "it is missing")
     return invalid(argument, str(first["msg"]).removeprefix("Value error, "))

@@ -351,6 +351,8 @@ def test_no_refusal_repeats_what_could_move_a_terminal(text: str) -> None:
         ("Regenerate", {"reason": f"\x1b{text}"}),
         ("Ping", {text: 1}),
         ("ListTransactions", {"states": [f"no {text}"]}),
+        ("Set", {"name": "x", "changes": {f"no {text}": "x"}}),
+        ("SetHost", {"changes": {f"\x1b{text}": "x"}}),
     ):
         error = refusal(operation, asked)
         assert error.hint.isprintable()
