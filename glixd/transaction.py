@@ -89,9 +89,11 @@ class Transactor:
         job.step("writing the commit")
         commit = self._repository.write(held, commit_of(job, draft, snapshot.commit, self.machine), job.cancellation)
         self._verify(commit, draft)
+        hosts = self._concerned(commit, draft)
         job.cancellation.seal()
         self._repository.commit_point(held, commit, snapshot.commit)
-        return self._publish(job, draft, outcome, held, snapshot.commit, commit)
+        warnings = self._publish(job, draft, held, snapshot.commit, commit)
+        return Result(outcome, commit, warnings, hosts)
 
     # -- preparing -----------------------------------------------------------------------------------------------
 
@@ -240,7 +242,12 @@ class Transactor:
                     hint=f"Look at hosts/{host}/glix.toml for an unusual layout.",
                 )
 
-    def _publish(self, job: Job, draft: Draft, outcome: api.Outcome, held: Held, base: str, commit: str) -> Result:
+    def _concerned(self, commit: str, draft: Draft) -> tuple[str, ...]:
+        """The hosts whose configuration may be another one with this commit."""
+        alone = set(draft.changed) <= {manifest_path(draft.plan.host)}
+        return (draft.plan.host,) if alone else tuple(self._repository.at(commit).hosts)
+
+    def _publish(self, job: Job, draft: Draft, held: Held, base: str, commit: str) -> tuple[str, ...]:
         """The commit stands: from here on whatever happens is a warning."""
         job.committed(commit)
         job.step("publishing")
@@ -252,9 +259,7 @@ class Transactor:
             f"{path} was edited meanwhile and conflicts with the change; your edit stays in the work tree, resolve it there."
             for path in published.diverged
         ]
-        alone = set(draft.changed) <= {manifest_path(draft.plan.host)}
-        hosts = (draft.plan.host,) if alone else tuple(self._repository.at(commit).hosts)
-        return Result(outcome, commit, tuple(warnings), hosts)
+        return tuple(warnings)
 
 
 def templates() -> dict[str, str]:

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from glixd.errors import Failed, GlixError
@@ -17,6 +17,9 @@ from glixd.protocol import ErrorCode
 
 NEEDED_BYTES: Final = 64 * 1024 * 1024
 NEEDED_INODES: Final = 1000
+SUSPICIOUS_BYTES: Final = 1024 * 1024
+"""Less free room than this explains why a program could not write."""
+SUSPICIOUS_INODES: Final = 100
 AT_FDCWD: Final = -100
 RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
@@ -37,10 +40,20 @@ def read_regular(path: Path) -> bytes | None:
         if error.errno == errno.ELOOP:
             raise _not_regular(path) from None
         raise translated(error, path) from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _not_regular(path)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _not_regular(path)
+    with translating(path), os.fdopen(descriptor, "rb") as file:
         return file.read()
+
+
+def refuse_linked_folders(root: Path, path: str) -> None:
+    """Raise Failed (ReadOnly) where a folder on the way from `root` to `path` is a link: it may lead out of the repository."""
+    folder = root
+    for name in PurePosixPath(path).parts[:-1]:
+        folder /= name
+        if folder.is_symlink():
+            raise _not_regular(folder)
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -70,6 +83,11 @@ def exchange(first: Path, second: Path) -> bool:
 def rename_new(source: Path, target: Path) -> bool:
     """Rename only where nothing is at `target`; raises FileExistsError else, and answers False where it can't be done."""
     return _renameat2(source, target, RENAME_NOREPLACE)
+
+
+def explain_full(folder: Path, needed_bytes: int, needed_inodes: int) -> None:
+    """Raise NoSpace where a failure of a program that writes to `folder` is explained by a disk that is all but full."""
+    require_space(folder, max(needed_bytes, SUSPICIOUS_BYTES), max(needed_inodes, SUSPICIOUS_INODES))
 
 
 def require_space(folder: Path, needed_bytes: int = NEEDED_BYTES, needed_inodes: int = NEEDED_INODES) -> None:

@@ -239,13 +239,19 @@ class Git:
         return oid
 
     def update_refs(self, updates: Iterable[RefUpdate], *, keep: Sequence[int]) -> bool:
-        """Move refs together, or none of them; False when one was not where it should be, or is locked."""
+        """Move refs together, or none of them; False when one was not where it should be, or is locked.
+
+        Raises Failed when git was killed in the middle, and may have left locks behind.
+        """
         lines = ["start"]
         for ref, new, old in updates:
             expected = "0" * len(new) if old is None else old
             lines.append(f"update {ref} {new} {expected}".rstrip())
         lines += ["prepare", "commit", ""]
-        return self._git("update-ref", "--stdin", "-m", "glixd", stdin="\n".join(lines).encode(), keep=keep).status == 0
+        done = self._git("update-ref", "--stdin", "-m", "glixd", stdin="\n".join(lines).encode(), keep=keep)
+        if done.status < 0:
+            raise self._failure("update-ref", done)
+        return done.status == 0
 
     def stage(self, entries: Mapping[str, Entry | None], index: Path, *, keep: Sequence[int]) -> None:
         """Set entries of the index file `index`; None takes a path out."""
@@ -351,7 +357,9 @@ class Git:
         )
 
     def _ask(self, name: str) -> Object | None:
-        if self._reader is None or self._reader.poll() is not None:
+        if self._reader is not None and self._reader.poll() is not None:
+            self._end_reader()
+        if self._reader is None:
             self._reader = self._processes.start(
                 self._argv("cat-file", "--batch"), cwd=self.root, environment=ENVIRONMENT
             )

@@ -334,25 +334,36 @@ class Repository:
         try:
             return self.git.write_commit(commit, keep=held.keep, cancellation=cancellation)
         except Failed:
-            files.require_space(self.root, *self._needed)
+            files.explain_full(self.root, *self._needed)
             raise
 
     def commit_point(self, held: Held, commit: str, base: str) -> None:
         """Move the branch from `base` to `commit`, durably; raises Conflict, Busy or ReadOnly, and then nothing moved."""
-        if self.git.update_refs([RefUpdate(self.branch, commit, base)], keep=held.keep):
+        if self._moved(held, commit, base):
             return
         now = self.git.ref(self.branch)
         if now == commit:
             return
         if now != base:
             raise BranchMoved(f"The branch {self.branch} moved while the change was prepared.", hint="Try again.")
+        (self.folder / "moving").unlink(missing_ok=True)  # git ended by itself: a lock that is there is somebody else's
         for lock in self._ref_locks():
             if lock.exists():
                 raise _busy(lock)
-        files.require_space(self.root, *self._needed)
+        files.explain_full(self.root, *self._needed)
         raise Failed(
             f"git could not move {self.branch}.", code=ErrorCode.READ_ONLY, hint="Run git fsck in the repository."
         )
+
+    def _moved(self, held: Held, commit: str, base: str) -> bool:
+        """Whether git moved the branch; a git that was killed may have done so, and left its locks."""
+        try:
+            return self.git.update_refs([RefUpdate(self.branch, commit, base)], keep=held.keep)
+        except Failed:
+            self._release_refs()
+            if self.git.ref(self.branch) == commit:
+                return True
+            raise
 
     def publish(self, held: Held, old: str | None, commit: str, *, foreign: bool = False) -> Published:
         """Bring the work tree and the index to `commit`; after a commit point nothing here is a failure.
@@ -370,14 +381,23 @@ class Repository:
 
     def recover(self, held: Held) -> None:
         """Finish or undo what an earlier process left; idempotent, and quick when there is nothing to do."""
+        self.worktree.rescue()
         self._clean_scratch()
         self._release_index()
         self._release_refs()
         if not self.exists:
             return
+        if self._index_is_damaged():
+            with self._index(held):
+                pass
         main, published = self.git.ref(self.branch), self.git.ref(PUBLISHED_REF)
-        if main is None or main == published:
-            return
+        if main is not None and main != published:
+            self._finish(held, published, main)
+        elif (note := self.folder / "moving").exists():
+            note.unlink()  # whatever was under way has ended, so the locks of refs that come now are none of ours
+
+    def _finish(self, held: Held, published: str | None, main: str) -> None:
+        """Publish what an earlier process committed; what people committed is in their work tree already."""
         if published is None or not self._made_since(published, main):
             self.git.update_refs([RefUpdate(PUBLISHED_REF, main, "")], keep=held.keep)
             return
@@ -387,15 +407,10 @@ class Repository:
         log.info("published what an earlier process had committed", commit=main, pending=result.pending)
 
     def check_index(self) -> None:
-        """Write the index anew when it can't be read: it is a cache."""
-        index = self.git.directory / "index"
-        if not index.exists() or _index_intact(index.read_bytes()):
-            return
-        with self.locked() as held:
-            log.warning("the index of the repository is damaged and is written anew")
-            with self._index(held) as scratch:
-                scratch.unlink(missing_ok=True)
-                self.git.read_tree("HEAD", scratch, keep=held.keep)
+        """Recover, where the index can't be read: nothing that asks git about the work tree works without it."""
+        if self._index_is_damaged():
+            with self.locked():
+                pass
 
     def close(self) -> None:
         """End what runs for this repository."""
@@ -429,11 +444,13 @@ class Repository:
         if self.shows_branch():
             changes = self.git.changed_paths(old, commit)
             if foreign:
-                changes = {path: change for path, change in changes.items() if path in self._touched(old, commit)}
+                touched = self._touched(old, commit)
+                changes = {path: change for path, change in changes.items() if path in touched}
             diverged = self.worktree.publish(changes, held.expected)
             with self._index(held) as scratch:
                 self.git.stage({path: new for path, (_, new) in changes.items()}, scratch, keep=held.keep)
-        self.git.update_refs([RefUpdate(PUBLISHED_REF, commit, "")], keep=held.keep)
+        if not self.git.update_refs([RefUpdate(PUBLISHED_REF, commit, "")], keep=held.keep):
+            return Published(pending=f"{PUBLISHED_REF} can't be moved", diverged=tuple(diverged))
         if not self.shows_branch():
             return Published(pending=f"{self.branch} is not checked out; the work tree shows another branch")
         return Published(diverged=tuple(diverged))
@@ -467,12 +484,19 @@ class Repository:
                     raise _busy(lock) from None
                 time.sleep(0.02)
         try:
-            if index.exists():
+            if index.exists() and not self._index_is_damaged():
                 shutil.copyfile(index, scratch)
+            else:  # it is a cache
+                log.info("the index of the repository is damaged or not there and is written anew")
+                self.git.read_tree("HEAD", scratch, keep=held.keep)
             yield scratch
             scratch.replace(index)
         finally:
             lock.unlink(missing_ok=True)
+
+    def _index_is_damaged(self) -> bool:
+        index = self.git.directory / "index"
+        return index.exists() and not _index_intact(index.read_bytes())
 
     def _check_index_lock(self) -> None:
         """A person's commit with an open editor holds the index; wait for their git status, not for their editor."""
@@ -518,9 +542,13 @@ class Repository:
         return found if isinstance(found, dict) else {}
 
     def _clean_scratch(self) -> None:
-        if self.scratch.exists() and any(self.scratch.iterdir()):
-            shutil.rmtree(self.scratch)
+        """Empty the scratch folder; the folder itself stays, since a disk that is full has no room for a new one."""
         self.scratch.mkdir(mode=0o700, exist_ok=True)
+        for left in self.scratch.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
         for crash in self.git.directory.glob("fast_import_crash_*"):
             crash.unlink(missing_ok=True)
 
@@ -580,14 +608,16 @@ def _left_behind(lock: Path, since: int) -> bool:
 
 
 def _index_intact(data: bytes) -> bool:
-    """Whether the index ends in its own checksum (gitformat-index: SHA-1 of all before it, or zeros when skipped)."""
+    """Whether the index ends in its own checksum (gitformat-index: a hash of all before it, or zeros when skipped)."""
     import hashlib
 
-    width = 20
-    end = data[-width:]
-    return data[:4] == b"DIRC" and (
-        end == bytes(width) or hashlib.sha1(data[:-width], usedforsecurity=False).digest() == end
-    )
+    if data[:4] != b"DIRC":
+        return False
+    for algorithm in (hashlib.sha1, hashlib.sha256):  # the hash is that of the repository's object names
+        width = algorithm(usedforsecurity=False).digest_size
+        if data[-width:] in (bytes(width), algorithm(data[:-width], usedforsecurity=False).digest()):
+            return True
+    return False
 
 
 def _bound(cache: dict[str, Any], limit: int) -> None:

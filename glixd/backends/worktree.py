@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote, unquote
 
 import structlog
 
@@ -24,6 +25,9 @@ from glixd.backends.git import Entry, Git
 log = structlog.get_logger()
 
 LINK: Final = "120000"
+DISPLACED: Final = "publish-"
+LONGEST: Final = 180
+"""Bytes of a path that fit into a file name beside a digest."""
 ATTEMPTS: Final = 3
 """How often a file is published anew that a person writes at the same time."""
 SETTLED: Final = 50_000_000
@@ -34,6 +38,12 @@ def blob_name(data: bytes, like: str) -> str:
     """The object name that git gives to these bytes, in the hash of the object name `like`."""
     algorithm = hashlib.sha256 if len(like) == 64 else hashlib.sha1
     return algorithm(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def displaced_name(path: str, data: bytes) -> str:
+    """The name under which `data` waits to be exchanged with the file at `path`; a path too long for it is left out."""
+    quoted = quote(path, safe="")
+    return f"{DISPLACED}{hashlib.sha256(data).hexdigest()}-{quoted if len(quoted) < LONGEST else ''}"
 
 
 class WorkTree:
@@ -52,7 +62,7 @@ class WorkTree:
         for path, entry in managed.items():
             if self._known(path) == entry.oid:
                 continue
-            data = files.read_regular(self.root / path)
+            data = self._read(path)
             if data is None or self._remember(path, data, entry.oid) != entry.oid:
                 found[path] = data
         return found
@@ -81,26 +91,54 @@ class WorkTree:
         self._write_diverged(diverged)
         return sorted(diverged)
 
+    def rescue(self) -> None:
+        """Give back what a person had written and an exchange displaced that was interrupted; then scratch files may go.
+
+        A file that was to be published carries its own digest and its path in its name. With other bytes in it, it was
+        exchanged, and they are what stood in the work tree: contents that git has, or a person's edit.
+        """
+        for left in self._scratch.glob(f"{DISPLACED}*"):
+            digest, _, quoted = left.name.removeprefix(DISPLACED).partition("-")
+            data = left.read_bytes()
+            if hashlib.sha256(data).hexdigest() == digest or self._has_object(data):
+                continue
+            self._give_back(left, unquote(quoted))
+
+    def _give_back(self, left: Path, path: str) -> None:
+        target = self.root / path
+        current = self._read(path) if path else None
+        if current is not None and self._has_object(current) and files.exchange(left, target):
+            log.warning("gave back an edit that an interrupted transaction had displaced", path=path)
+            return
+        kept = self._scratch.parent / "kept" / left.name
+        kept.parent.mkdir(mode=0o700, exist_ok=True)
+        left.replace(kept)
+        log.warning("kept an edit that an interrupted transaction had displaced", path=path, kept=str(kept))
+
+    def _has_object(self, data: bytes) -> bool:
+        """Whether git has these bytes, so that they can't get lost."""
+        return self._git.read(blob_name(data, self._git.ref("HEAD") or "")) is not None
+
     def _publish_one(self, path: str, should: str | None, new: Entry | None) -> str | None:
         """Publish one path; None when it is done, else the sha256 of what a person has there."""
         target = self.root / path
         if new is None:
-            return self._delete(target, should)
+            return self._delete(path, should)
         blob = self._git.read(new.oid)
         if blob is None:
             raise FileNotFoundError(2, "the object to publish is missing", str(target))
         if not new.is_regular:
             return self._link(target, new, blob.data)
-        current = files.read_regular(target)
+        current = self._read(path)
         for _ in range(ATTEMPTS):
             if current == blob.data:
                 return None
             merged = blob.data if _is(current, should) else self._merged(should, current, blob.data)
             if merged is None:
                 break
-            if merged == current or self._replace(target, current, merged, new.mode):
+            if merged == current or self._replace(path, current, merged, new.mode):
                 return None
-            current = files.read_regular(target)
+            current = self._read(path)
         log.warning("a managed file was edited during a transaction and conflicts with it", path=path)
         return hashlib.sha256(current or b"").hexdigest()
 
@@ -113,11 +151,14 @@ class WorkTree:
         files.sync_folder(target.parent)
         return None
 
-    def _replace(self, target: Path, expected: bytes | None, data: bytes, mode: str) -> bool:
+    def _replace(self, path: str, expected: bytes | None, data: bytes, mode: str) -> bool:
         """Put `data` in the place of `expected` in one step; False, and nothing lost, when something else was there."""
+        target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._scratch / f"publish-{target.name}"
-        files.write_durably(fresh, data, _mode(target, mode))
+        fresh = self._scratch / displaced_name(path, data)
+        unfinished = self._scratch / "fresh"
+        files.write_durably(unfinished, data, _mode(target, mode))
+        unfinished.replace(fresh)
         try:
             if expected is None:
                 done = files.rename_new(fresh, target) or self._rename_checked(fresh, target, expected)
@@ -159,8 +200,8 @@ class WorkTree:
             name.unlink()
         return merged
 
-    def _delete(self, target: Path, should: str | None) -> str | None:
-        current = files.read_regular(target)
+    def _delete(self, path: str, should: str | None) -> str | None:
+        target, current = self.root / path, self._read(path)
         if current is None:
             return None
         if not _is(current, should):
@@ -175,6 +216,10 @@ class WorkTree:
         while folder != self.root and not any(folder.iterdir()):
             folder.rmdir()
             folder = folder.parent
+
+    def _read(self, path: str) -> bytes | None:
+        files.refuse_linked_folders(self.root, path)
+        return files.read_regular(self.root / path)
 
     def _known(self, path: str) -> str | None:
         key, oid = self._seen.get(path, ((), None))
