@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glixd.errors import InvalidRequest, invalid
-from glixd.protocol import MAX_REFERENCE_BYTES, MAX_REFERENCES, PAGE_SIZE, ErrorCode, State
+from glixd.protocol import MAX_OFFSET, MAX_REFERENCE_BYTES, MAX_REFERENCES, PAGE_SIZE, ErrorCode, State
 
 # -- grammars ----------------------------------------------------------------------------------------------------
 
@@ -170,6 +170,44 @@ class ResolveParameters(Parameters):
     )
 
 
+class SearchParameters(Parameters):
+    """What to search for."""
+
+    query: Annotated[Line, Field(min_length=1)] = Field(description="A name, or words of names and descriptions.")
+    host: HostName | None = Field(
+        None, description="The host whose nixpkgs is searched; by default the machine of the daemon."
+    )
+    limit: int = Field(20, ge=1, le=PAGE_SIZE, description="At most so many, the best first.")
+    offset: int = Field(
+        0, ge=0, le=MAX_OFFSET, description="Go on behind so many, as `next` of the answer before says."
+    )
+
+
+class RefreshIndexParameters(Parameters):
+    """Which index to build, and how long to wait for it."""
+
+    host: HostName | None = Field(
+        None, description="The host whose nixpkgs is indexed; by default the machine of the daemon."
+    )
+    timeout: float = Field(0.0, ge=0, le=86400, description="Seconds to wait until it is built.")
+
+
+class RegistriesParameters(Parameters):
+    """Whose registries."""
+
+    host: HostName | None = Field(
+        None, description="The host that may name one of its own; by default the machine of the daemon."
+    )
+
+
+class ShowRegistryParameters(RegistriesParameters):
+    """Which registry, and which part of it."""
+
+    url: Reference = Field(description="The URL of the registry.")
+    limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE, description="At most so many entries, by name.")
+    after: PackageName | None = Field(None, description="Go on behind this name.")
+
+
 class HistoryParameters(Parameters):
     """Which part of the history."""
 
@@ -228,6 +266,9 @@ class AddParameters(MutationParameters):
     name: PackageName | None = Field(None, description="What the manifest calls it; only with a single reference.")
     follows: bool = Field(True, description="Let the input follow the host's nixpkgs.")
     allow_local: bool = Field(False, description="Consent to an absolute local path.")
+    allow_unfree: bool = Field(False, description="Consent to packages with an unfree licence.")
+    allow_insecure: bool = Field(False, description="Consent to packages with known vulnerabilities.")
+    allow_broken: bool = Field(False, description="Consent to packages that are marked as broken.")
 
 
 class NamesParameters(MutationParameters):
@@ -407,6 +448,7 @@ class PackageDetails(Package):
     url: str | None = Field(None, description="The URL of that input.")
     attribute: str | None = None
     follows: bool
+    consents: tuple[str, ...] = Field((), description="unfree, insecure, broken: what was consented to for it.")
     config: dict[str, str]
     revision: str | None = Field(None, description="The locked revision of the input, or of the host's nixpkgs.")
     modified: str | None = Field(None, description="When that revision was made.")
@@ -445,7 +487,7 @@ class Resolution(Value):
     ref: str = Field(description="What was asked.")
     name: str
     flake: str = Field(description="What the manifest would say.")
-    source: str = Field(description="uri, nix-registry or nixpkgs.")
+    source: str = Field(description="uri, registry, nix-registry or nixpkgs.")
     url: str | None = Field(None, description="The flake input it needs; none for a host attribute.")
     attribute: str | None = None
     trusted: bool
@@ -455,6 +497,76 @@ class Resolutions(Value):
     """What names and references mean, in the order asked."""
 
     resolutions: tuple[Resolution, ...]
+
+
+class Match(Value):
+    """One package that could be added."""
+
+    name: str = Field(description="What to call it in Add, where no other source knows that name.")
+    flake: str = Field(description="What it is, without doubt.")
+    source: str = Field(description="registry or nixpkgs.")
+    version: str | None = None
+    description: str | None = None
+    unfree: bool = False
+    insecure: bool = False
+    broken: bool = False
+    installed: bool = Field(False, description="Whether the manifest of the host has it.")
+    url: str | None = Field(None, description="The registry that lists it.")
+
+
+class Matches(Value):
+    """One page of what fits a query, the best first."""
+
+    matches: tuple[Match, ...]
+    next: int | None = Field(None, description="Pass as `offset` to go on.")
+    index: str = Field(
+        description="ready; or building, failed or absent: then older or fewer facts were searched, at least the names."
+    )
+
+
+class IndexStatus(Value):
+    """How the package index of a host's nixpkgs is."""
+
+    state: str = Field(description="ready, building, failed or absent.")
+    revision: str | None = Field(None, description="The locked revision of nixpkgs.")
+    system: str
+    packages: int = Field(description="How many it has, so far.")
+    left: int = Field(description="How many attributes are still to be looked at, as far as is known.")
+    problem: str | None = Field(None, description="Why it could not be built.")
+
+
+class Registry(Value):
+    """One glixos registry."""
+
+    url: str
+    trusted: bool = Field(description="Whether what it lists may be installed like packages of nixpkgs.")
+    origin: str = Field(description="settings, or host for the one that the manifest names.")
+    entries: int
+    fetched: str | None = Field(None, description="When the entries came.")
+    checked: str | None = Field(None, description="When it was last asked.")
+    problem: str | None = Field(None, description="Why it gave nothing new that is good; the entries are older ones.")
+
+
+class RegistryList(Value):
+    """The registries, in the order in which they are asked."""
+
+    registries: tuple[Registry, ...]
+
+
+class RegistryEntry(Value):
+    """What a registry says of one name."""
+
+    name: str
+    flake: str
+    description: str
+
+
+class RegistryPage(Value):
+    """One page of a registry, by name."""
+
+    registry: Registry
+    entries: tuple[RegistryEntry, ...]
+    next: str | None = Field(None, description="Pass as `after` to go on.")
 
 
 class HistoryEntry(Value):
@@ -652,6 +764,13 @@ _ROWS: Final = (
         Policy.CANCEL,
         "Stop a transaction that has not reached its commit point.",
     ),
+    _query("Search", SearchParameters, Matches, Policy.READ, "Find packages that could be added."),
+    _query(
+        "RefreshIndex", RefreshIndexParameters, IndexStatus, Policy.READ, "Build the package index if it is missing."
+    ),
+    _query("ListRegistries", RegistriesParameters, RegistryList, Policy.READ, "List the registries of short names."),
+    _query("RefreshRegistries", RegistriesParameters, RegistryList, Policy.READ, "Ask the registries for what is new."),
+    _query("ShowRegistry", ShowRegistryParameters, RegistryPage, Policy.READ, "Show what a registry lists."),
     _mutation("Init", InitParameters, Policy.HOST_MANAGE, "Make the repository, or add a host to it."),
     _mutation("Add", AddParameters, Policy.INSTALL, "Add packages to a host."),
     _mutation("Remove", NamesParameters, Policy.REMOVE, "Remove packages from a host."),

@@ -18,8 +18,10 @@ import structlog
 from systemd import daemon as systemd
 
 from glixd.backends.bus import Bus, BusError
+from glixd.backends.index import Indexes
 from glixd.backends.nix import Nix
 from glixd.backends.process import Processes
+from glixd.backends.registry import Registries
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
 from glixd.engine import Engine, Parts
@@ -28,6 +30,7 @@ from glixd.frontends.dbus import DBusFrontend
 from glixd.frontends.jsonrpc import JsonRpcServer
 from glixd.frontends.unix_socket import listen
 from glixd.health import HealthKeeper
+from glixd.indexing import Indexer
 from glixd.locking import Locker
 from glixd.policy import OwnerOnly
 from glixd.protocol import BUS_NAME, VERSION, ErrorCode
@@ -35,6 +38,7 @@ from glixd.queries import Queries
 from glixd.queue import Queue
 from glixd.requests import Preparer
 from glixd.resolvers.asking import Facts
+from glixd.search import Searcher
 from glixd.settings import Mode, Settings, child_environment
 from glixd.transaction import Transactor
 from glixd.watchers import Watchers
@@ -90,9 +94,25 @@ class Daemon:
         health = HealthKeeper(nix, database)
         owner_adopts = settings.mode is Mode.USER
         locker = Locker(nix, settings.state / "scratch")
-        preparer = Preparer(
-            repository, nix, Facts(nix, database), locker, default_host=settings.host, owner_adopts=owner_adopts
+        registries = Registries(
+            settings.state / "registries",
+            settings.registries,
+            processes.environment,
+            age=settings.registry_age,
+            allow_files=settings.file_registries,
         )
+        indexes = Indexes(settings.state / "index")
+        indexer = Indexer(
+            repository,
+            nix,
+            indexes,
+            registries,
+            default_host=settings.host,
+            enabled=settings.index,
+            delay=settings.index_delay,
+        )
+        facts = Facts(nix, database, indexes, registries)
+        preparer = Preparer(repository, nix, facts, locker, default_host=settings.host, owner_adopts=owner_adopts)
         parts = Parts(
             repository=repository,
             queries=Queries(repository, health, preparer, mode=settings.mode, default_host=settings.host),
@@ -103,6 +123,16 @@ class Daemon:
             locker=locker,
             queue=Queue(pending=settings.pending, pending_per_uid=settings.pending_per_uid),
             health=health,
+            indexer=indexer,
+            searcher=Searcher(
+                repository,
+                indexes,
+                indexer,
+                registries,
+                preparer,
+                default_host=settings.host,
+                default_system=nix.system(),
+            ),
             database=database,
             authority=OwnerOnly(os.getuid()),
             watchers=Watchers(),
@@ -140,6 +170,7 @@ class Daemon:
             bus.lost.add_done_callback(self._bus_lost)
         log.info("ready", version=VERSION, mode=self._settings.mode.value, repository=str(self._settings.repository))
         _say_ready(ready_fd)
+        engine.begin()
         await self._until_stopped(engine, server, frontend)
         systemd.notify("STOPPING=1")
         if own:

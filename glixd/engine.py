@@ -21,6 +21,7 @@ from glixd.backends.state import Database
 from glixd.draft import Job
 from glixd.errors import Cancelled, Failed, GlixError, NotAllowed, Refused
 from glixd.health import HealthKeeper
+from glixd.indexing import Indexer
 from glixd.initialise import make_repository
 from glixd.locking import Locker
 from glixd.model.change import Init
@@ -29,6 +30,7 @@ from glixd.protocol import COMMIT, VERSION, ErrorCode, State, json_code
 from glixd.queries import Queries, unknown_transaction
 from glixd.queue import Queue, Ticket, now
 from glixd.requests import Prepared, Preparer, to_authorise
+from glixd.search import Searcher
 from glixd.transaction import Result, Transactor
 from glixd.watchers import Client, Observer, Watchers
 
@@ -52,6 +54,8 @@ class Parts:
     locker: Locker
     queue: Queue
     health: HealthKeeper
+    indexer: Indexer
+    searcher: Searcher
     database: Database
     authority: Authority
     watchers: Watchers
@@ -105,7 +109,9 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether anything is under way that a stop would cut short."""
-        return bool(self._calls or len(self._parts.queue) or self._tasks or self._parts.health.busy)
+        return bool(
+            self._calls or len(self._parts.queue) or self._tasks or self._parts.health.busy or self._parts.indexer.busy
+        )
 
     async def stop(self, patience: float) -> None:
         """Admit nothing more, stop what has not begun, and give what runs `patience` seconds to end."""
@@ -119,9 +125,13 @@ class Engine:
             ticket.cancellation.request()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
-        await self._parts.health.close()
+        await asyncio.gather(self._parts.health.close(), self._parts.indexer.close())
         self._readers.shutdown()
         self._parts.queue.shut_down()
+
+    def begin(self) -> None:
+        """Begin with what is done in the background."""
+        self._parts.indexer.consider()
 
     def recover(self) -> None:
         """Say how the transactions ended that an earlier daemon left in the middle; before the first request."""
@@ -244,6 +254,7 @@ class Engine:
         self._set_state(ticket, end)
         ticket.ended.set()
         if result and result.commit:
+            parts.indexer.consider()
             for host in result.hosts:
                 parts.watchers.changed(host)
             if parts.evaluate and ticket.parameters.evaluate:
@@ -411,6 +422,32 @@ class Engine:
             return ticket.record()
         return await self._find(asked.transaction)
 
+    async def search(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Find packages; where there is no index yet, it is built now and the answer does not wait for it."""
+        found = await self._read(caller, self._parts.searcher.search, asked)
+        if found.index == "building":
+            self._parts.indexer.hurry()
+        return found
+
+    async def refresh_index(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Build the index if it is missing, and say how it is."""
+        wanted = await self._read(caller, self._parts.searcher.wanted, asked.host)
+        if wanted:
+            await self._parts.indexer.build(wanted, asked.timeout)
+        return await self._in_thread(self._parts.searcher.index, asked.host)
+
+    async def registries(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """List the registries."""
+        return await self._read(caller, self._parts.searcher.registries, asked)
+
+    async def refresh_registries(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Ask the registries for what is new."""
+        return await self._read(caller, self._parts.searcher.refresh, asked)
+
+    async def registry(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Show a registry."""
+        return await self._read(caller, self._parts.searcher.registry, asked)
+
     async def cancel(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Stop a transaction before its commit point; raises Conflict when it is too late."""
         await self._allowed(row, caller, asked.transaction)
@@ -441,6 +478,11 @@ _ANSWERS: Final[Mapping[str, Method]] = {
     "Unwatch": Engine.unwatch,
     "Wait": Engine.wait,
     "Cancel": Engine.cancel,
+    "Search": Engine.search,
+    "RefreshIndex": Engine.refresh_index,
+    "ListRegistries": Engine.registries,
+    "RefreshRegistries": Engine.refresh_registries,
+    "ShowRegistry": Engine.registry,
 }
 
 

@@ -49,6 +49,8 @@ MAX_CONNECTIONS_PER_UID: Final = 32
 MAX_CHECKS_PER_UID: Final = 4
 """polkit checks in flight."""
 PROGRESS_PER_SECOND: Final = 10
+MAX_OFFSET: Final = 10_000
+"""How far a search can be paged."""
 PAGE_SIZE: Final = 1000
 """Entries of one page of a bulk answer, unless the caller asks for fewer."""
 

@@ -72,6 +72,7 @@ class Queries:
             url=None if own else package_url(package),
             attribute=FlakeRef.parse(package.flake).attribute,
             follows=package.follows,
+            consents=manifest.consents_of(package.name),
             config=dict(package.config),
             revision=locked.revision if locked else None,
             modified=locked.modified if locked else None,

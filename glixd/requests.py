@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import rfc8785
 
 from glixd import api, policy
-from glixd.api import Caller, Policy, Scope
+from glixd.api import Caller, Consent, Policy, Scope
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Repository, Snapshot, unknown_host
@@ -48,6 +48,7 @@ from glixd.policy import Target
 from glixd.protocol import DEFAULT_CORE_URL, DEFAULT_HOME_MANAGER_URL, DEFAULT_NIXPKGS_URL, ErrorCode
 from glixd.resolvers.asking import Asking, Facts
 from glixd.resolvers.chain import resolve
+from glixd.resolvers.consents import with_consents
 from glixd.undo import chosen
 
 
@@ -112,6 +113,11 @@ class Preparer:
         asking = self._asking(snapshot, host, snapshot.manifest(host), cancellation)
         return tuple(resolve(text, asking, pin=None, name=None, allow_local=True) for text in parameters.refs)
 
+    def names(self, host: str, cancellation: Cancellation) -> list[str]:
+        """The names of the top level of a host's nixpkgs."""
+        snapshot = self._repository.snapshot()
+        return self._asking(snapshot, host, snapshot.manifest(host), cancellation).names()
+
     # -- one maker for each mutation -----------------------------------------------------------------------------
 
     def add(self, row: api.Operation, asked: api.AddParameters, context: Context) -> Made:
@@ -125,6 +131,7 @@ class Preparer:
             resolve(text, asking, pin=asked.pin, name=asked.name, allow_local=asked.allow_local) for text in asked.refs
         )
         _refuse_twice(found)
+        found = with_consents(found, _given(asked), asking)
         request = Add(host, found, scope, asked.user, asked.pin, asked.follows)
         owner = asked.user or manifest.settings.primary_user if scope is Scope.HOME else None
         own = asking.lock.revision("nixpkgs") or ""
@@ -306,7 +313,8 @@ class Preparer:
         return asked.name
 
     def _asking(self, snapshot: Snapshot, host: str, manifest: Manifest, cancellation: Cancellation) -> Asking:
-        return Asking(self._facts, snapshot, host, manifest.settings.system or self._nix.system(), cancellation)
+        system = manifest.settings.system or self._nix.system()
+        return Asking(self._facts, snapshot, host, system, cancellation, manifest.settings.registry_url)
 
     def _require_features(self, request: Request, context: Context) -> None:
         needed = features(request)
@@ -507,6 +515,11 @@ def _unknown_input(name: str, known: LockFile) -> NotFound:
         hint=f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known.inputs)}.",
         details={"input": name, "closest": list(near)},
     )
+
+
+def _given(asked: api.AddParameters) -> set[Consent]:
+    """What the caller consented to."""
+    return {consent for consent in Consent if getattr(asked, consent.setting)}
 
 
 def _refuse_twice(found: tuple[Resolved, ...]) -> None:

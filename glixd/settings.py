@@ -10,9 +10,10 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from glixd.errors import InvalidRequest
 from glixd.protocol import (
@@ -52,6 +53,47 @@ Place = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))
 """A path; a relative one is meant from where the daemon was started, since it soon leaves that folder."""
 
 
+class RegistrySettings(BaseModel):
+    """One glixos registry that the administrator configured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(
+        max_length=512, description="Where its JSON document is: https, or http on a network of one's own."
+    )
+    trust: Literal["trusted", "untrusted"] = Field(
+        "untrusted", description="Whether what it lists may be installed like packages of nixpkgs."
+    )
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if problem := registry_problem(self.url, allow_files=True):
+            raise ValueError(problem)
+        parts = urlsplit(self.url)
+        if self.trust == "trusted" and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            raise ValueError("a trusted registry needs https: anybody on the way could change what comes over http")
+        return self
+
+
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+def registry_problem(url: str, *, allow_files: bool) -> str | None:
+    """Why a URL can't be that of a registry."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return "it is no URL"
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "it has characters that a URL can't have"
+    if parts.scheme == "file":
+        return None if allow_files and parts.path.startswith("/") else "a file is no registry here; see file_registries"
+    if parts.scheme not in ("https", "http") or not host:
+        return "a registry is behind https:// or http://"
+    return "a URL here has no user and no password" if "@" in parts.netloc else None
+
+
 class Settings(BaseModel):
     """Everything that can be configured."""
 
@@ -70,6 +112,11 @@ class Settings(BaseModel):
     idle_exit: float = Field(60.0, ge=0, description="Seconds without work after which the daemon ends; 0 means never.")
     pending: int = Field(MAX_PENDING, ge=1, description="Transactions under way, of all callers together.")
     pending_per_uid: int = Field(MAX_PENDING_PER_UID, ge=1, description="Transactions under way of one uid.")
+    registries: tuple[RegistrySettings, ...] = Field((), description="The glixos registries, in the order of asking.")
+    registry_age: float = Field(86400.0, ge=0, description="Seconds after which a registry is asked for what is new.")
+    file_registries: bool = Field(False, description="Whether file: URLs may be registries.")
+    index: bool = Field(True, description="Build an index of the packages of nixpkgs, for search.")
+    index_delay: float = Field(5.0, ge=0, description="Seconds after a start or a change before the index is built.")
     log: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
 
 

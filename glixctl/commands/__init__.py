@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 TASKS = {
     "install": (
         "Install and remove packages",
-        ("add", "remove", "enable", "disable", "set", "move", "update", "apply", "import", "resolve"),
+        ("add", "remove", "enable", "disable", "set", "move", "update", "apply", "search", "import", "resolve"),
     ),
     "undo": ("See what was changed, undo it, and stop a change", ("history", "rollback", "transaction")),
     "look": ("Look at what is there", ("list", "show", "info")),
-    "machines": ("Set machines up", ("init", "host", "adopt", "regen")),
+    "machines": ("Set machines up", ("init", "host", "adopt", "regen", "registry")),
     "trouble": ("Find out what is wrong", ("ping", "version")),
     "glixctl": ("Get to know this program", ("help", "completion")),
 }

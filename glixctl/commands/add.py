@@ -23,6 +23,10 @@ EXAMPLES = (
     ("add firefox", "the package firefox of the host's own nixpkgs"),
     ("add firefox git --scope home", "two packages in one change, for your own home"),
     ("add github:owner/repo --pin v1.2", "a flake, kept on one tag"),
+    (
+        "add steam --allow-unfree",
+        "a package that nixpkgs refuses unless somebody consents; nothing else of the host may be so",
+    ),
     ("add firefox --dry-run", "what would be done, as a diff"),
 )
 ANSWER = "Transaction"
@@ -39,6 +43,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--no-follows", action="store_true", help="keep the input's own nixpkgs")
     parser.add_argument("--allow-local", action="store_true", help="consent to an absolute local path")
     parser.add_argument("-y", "--yes", action="store_true", help="add untrusted packages without asking")
+    parser.add_argument("--allow-unfree", action="store_true", help="consent to an unfree licence")
+    parser.add_argument("--allow-insecure", action="store_true", help="consent to known vulnerabilities")
+    parser.add_argument("--allow-broken", action="store_true", help="consent to what is marked as broken")
 
 
 def run(options: Namespace, client: Client) -> int:
@@ -52,6 +59,9 @@ def run(options: Namespace, client: Client) -> int:
         pin=options.pin,
         name=options.name,
         allow_local=options.allow_local,
+        allow_unfree=options.allow_unfree,
+        allow_insecure=options.allow_insecure,
+        allow_broken=options.allow_broken,
     )
     if options.no_follows:
         parameters["follows"] = False

@@ -46,6 +46,7 @@ def run(options: Namespace, client: Client) -> int:
             "input": package.get("input"),
             "url": package.get("url"),
             "attribute": package.get("attribute"),
+            "consents": ", ".join(package.get("consents") or ()),
             "follows": None if package.get("follows", True) else "no",
             "revision": package.get("revision"),
             "modified": output.moment(package.get("modified")),

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from glixd.api import Consent
+from glixd.backends.index import Entry, Found
 from glixd.backends.process import Cancellation, Completed, Processes
 from glixd.errors import Failed
 from glixd.model.nixtext import nix_string
@@ -23,6 +25,49 @@ FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
 GUARDED: Final = ("--option", "accept-flake-config", "false", "--option", "allow-import-from-derivation", "false")
 TIMEOUT: Final = 1800.0
 """Seconds after which a nix that only locks or evaluates is given up."""
+INDEX_MEMORY: Final = 256 * 1024 * 1024
+"""Bytes of heap for an evaluation in the background."""
+ADDRESS_SPACE: Final = 8
+"""Bytes of address space for each byte of heap: stacks, libraries and the store's database are mapped too."""
+INDEX_DEPTH: Final = 4
+"""Parts of the longest attribute path that is looked at."""
+
+# What nixpkgs says of a package, and what it is by its licence and vulnerabilities where an older one does not say.
+_MARKS_OF: Final = """
+    or_ = default: value:
+      let tried = builtins.tryEval (builtins.deepSeq value value); in if tried.success then tried.value else default;
+    unfree = licence:
+      if builtins.isAttrs licence then !(licence.free or true)
+      else if builtins.isList licence then builtins.any unfree licence
+      else false;
+    marks = package:
+      {
+        unfree = or_ false (package.meta.unfree or (unfree (package.meta.license or [ ])));
+        insecure = or_ false (package.meta.insecure or (package.meta.knownVulnerabilities or [ ] != [ ]));
+        broken = or_ false (package.meta.broken or false);
+      };
+"""
+_LOOK_AT: Final = (
+    "let root = flake.inputs.nixpkgs.legacyPackages.${@SYSTEM@};"
+    + _MARKS_OF
+    + """
+    text = value: if builtins.isString value then builtins.unsafeDiscardStringContext value else "";
+    parsed = package: builtins.parseDrvName (text (package.name or ""));
+    package = value: marks value // {
+      name = or_ "" (text (value.pname or (parsed value).name));
+      version = or_ "" (text (value.version or (parsed value).version));
+      description = or_ "" (builtins.substring 0 300 (text (value.meta.description or "")));
+    };
+    entry = value:
+      if !builtins.isAttrs value then null
+      else if (value.type or null) == "derivation" then package value
+      else if (value.recurseForDerivations or false) == true then { names = builtins.attrNames value; }
+      else null;
+    at = builtins.foldl' (set: name: set.${name}) root;
+    one = set: name: or_ null (entry set.${name});
+    look = { path, names }: let set = at path; in map (one set) names;
+    in map look (builtins.fromJSON @ASKED@)"""
+)
 
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _NOISE: Final = re.compile(
@@ -57,10 +102,10 @@ class Nix:
                 entries.setdefault(words[1].removeprefix("flake:"), words[2])
         return entries
 
-    def is_package(
+    def package_marks(
         self, commit: str, host: str, system: str, attribute: str, *, cancellation: Cancellation | None = None
-    ) -> bool:
-        """Whether `attribute` is a package of the host's nixpkgs, or of its package set with overlays."""
+    ) -> tuple[Consent, ...] | None:
+        """What `attribute` is marked as; None unless it is a package of the host's nixpkgs, or of its set with overlays."""
         path = json_list(attribute.split("."))
         body = (
             "let at = builtins.foldl' (set: name: if builtins.isAttrs set then set.${name} or null else null); "
@@ -68,15 +113,50 @@ class Nix:
             f"plain = at flake.inputs.nixpkgs.legacyPackages.${{{nix_string(system)}}} path; "
             f"own = at flake.nixosConfigurations.${{{nix_string(host)}}}.config._module.args.pkgs path; "
             'is = value: let tried = builtins.tryEval (builtins.isAttrs value && (value.type or null) == "derivation"); '
-            "in tried.success && tried.value; in is plain || is own"
+            "in tried.success && tried.value; "
+            f"{_MARKS_OF} in if is plain then marks plain else if is own then marks own else null"
         )
-        return self._on_commit(commit, body, f"whether {attribute} is a package", cancellation) is True
+        found = self._on_commit(commit, body, f"whether {attribute} is a package", cancellation)
+        return _marks(found) if isinstance(found, dict) else None
 
     def package_names(self, commit: str, system: str, *, cancellation: Cancellation | None = None) -> list[str]:
         """The names of the top level of the locked nixpkgs."""
         body = f"builtins.attrNames flake.inputs.nixpkgs.legacyPackages.${{{nix_string(system)}}}"
         found = self._on_commit(commit, body, "the names of nixpkgs", cancellation)
         return [str(name) for name in found] if isinstance(found, list) else []
+
+    def look_at(
+        self, commit: str, system: str, paths: Sequence[tuple[str, ...]], *, cancellation: Cancellation | None = None
+    ) -> Found:
+        """The packages at these attribute paths of the locked nixpkgs, and what is in the package sets among them.
+
+        Work for the background, with little memory: raises EvaluationFailed where that does not do, or where an attribute
+        fails in a way that Nix can't catch; then fewer paths at once may do.
+        """
+        folders: dict[tuple[str, ...], list[str]] = {}
+        for path in paths:
+            folders.setdefault(path[:-1], []).append(path[-1])
+        asked = json.dumps([{"path": folder, "names": names} for folder, names in folders.items()])
+        body = _LOOK_AT.replace("@ASKED@", nix_string(asked)).replace("@SYSTEM@", nix_string(system))
+        answers = self._on_commit(commit, body, "what nixpkgs has", cancellation, memory=INDEX_MEMORY)
+        packages, below = [], []
+        for (folder, names), values in zip(folders.items(), answers, strict=True):
+            for name, value in zip(names, values, strict=True):
+                match value:
+                    case {"names": children}:
+                        below += [(*folder, name, str(child)) for child in children]
+                    case {"name": str()}:
+                        packages.append(_listed((*folder, name), value))
+        return Found(tuple(packages), tuple(path for path in below if len(path) <= INDEX_DEPTH))
+
+    def refuses(self, commit: str, host: str, attribute: str, *, cancellation: Cancellation | None = None) -> bool:
+        """Whether the host's package set, as it is configured, refuses a package that it has."""
+        body = (
+            "let at = builtins.foldl' (set: name: set.${name}); "
+            f"pkgs = flake.nixosConfigurations.${{{nix_string(host)}}}.config._module.args.pkgs; "
+            f"in !(builtins.tryEval (at pkgs {json_list(attribute.split('.'))}).drvPath).success"
+        )
+        return self._on_commit(commit, body, f"whether {attribute} may be used", cancellation) is True
 
     def core_features(self, commit: str, *, cancellation: Cancellation | None = None) -> list[str]:
         """What the locked core says that it understands; empty for a core that says nothing, such as glix's own."""
@@ -109,9 +189,11 @@ class Nix:
 
         return f"{platform.machine()}-linux"
 
-    def _on_commit(self, commit: str, body: str, what: str, cancellation: Cancellation | None) -> Any:
+    def _on_commit(
+        self, commit: str, body: str, what: str, cancellation: Cancellation | None, *, memory: int | None = None
+    ) -> Any:
         expression = f"let flake = builtins.getFlake {nix_string(self.url(commit))}; in {body}"
-        done = self._nix("eval", "--json", "--expr", expression, guarded=True, cancellation=cancellation)
+        done = self._nix("eval", "--json", "--expr", expression, guarded=True, cancellation=cancellation, memory=memory)
         if done.status:
             raise Failed(f"nix can't say {what}: {_words(done)}", code=ErrorCode.EVALUATION_FAILED)
         return json.loads(done.stdout)
@@ -122,10 +204,32 @@ class Nix:
         cwd: Path | None = None,
         guarded: bool = False,
         cancellation: Cancellation | None = None,
-        environment: Mapping[str, str] | None = None,
+        memory: int | None = None,
     ) -> Completed:
+        """Run nix; with `memory`, in the background and with a heap of that size at most."""
         argv = ["nix", *FEATURES, *(GUARDED if guarded else GUARDED[:3]), *words]
-        return self._processes.run(argv, cwd=cwd, timeout=TIMEOUT, cancellation=cancellation, environment=environment)
+        return self._processes.run(
+            argv,
+            cwd=cwd,
+            timeout=TIMEOUT,
+            cancellation=cancellation,
+            environment=None if memory is None else _small_heap(memory),
+            memory=None if memory is None else memory * ADDRESS_SPACE,
+        )
+
+
+def _small_heap(size: int) -> dict[str, str]:
+    """What keeps the garbage collector of nix to a heap of `size` bytes; it would start with a quarter of the machine's."""
+    return {"GC_INITIAL_HEAP_SIZE": str(32 * 1024 * 1024), "GC_MAXIMUM_HEAP_SIZE": str(size)}
+
+
+def _listed(path: Sequence[str], value: Mapping[str, Any]) -> Entry:
+    description = " ".join(str(value.get("description", "")).split())
+    return Entry(".".join(path), value["name"], str(value.get("version", "")), description, _marks(value))
+
+
+def _marks(value: Mapping[str, Any]) -> tuple[Consent, ...]:
+    return tuple(mark for mark in Consent if value.get(mark.value) is True)
 
 
 def json_list(words: Sequence[str]) -> str:

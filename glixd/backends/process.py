@@ -9,6 +9,7 @@ stays held until the last child is gone, so a new daemon never works beside an o
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ KILL_AFTER = 5.0
 """Seconds between asking a program to stop and killing its group; a pure nix evaluation may ignore SIGINT."""
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes of output of one program that are kept; more is a defect of the program."""
+
+LOWEST_PRIORITY = 19
 
 
 class Cancellation:
@@ -173,12 +176,18 @@ class Processes:
         keep: Sequence[int] = (),
         timeout: float | None = None,
         cancellation: Cancellation | None = None,
+        memory: int | None = None,
     ) -> Completed:
-        """Run a program to its end; raises Cancelled, TimedOut (after `timeout` seconds) or UnsupportedHere."""
+        """Run a program to its end; raises Cancelled, TimedOut (after `timeout` seconds) or UnsupportedHere.
+
+        With `memory`, it is work for the background: it yields to everything else and gets no more address space than that.
+        """
         if cancellation:
             cancellation.check()
         child = self.start(argv, cwd=cwd, environment=environment, keep=keep)
         group = _Group(child, self._kill_after)
+        if memory is not None:
+            _restrain(child.pid, memory)
         if cancellation:
             cancellation.follow(group)
         try:
@@ -202,3 +211,14 @@ def _death_signal(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The words that make the kernel kill a child with us; setpriv needs no code between fork and exec of our own."""
     setpriv = shutil.which("setpriv", path=environment.get("PATH"))
     return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+
+
+def _restrain(pid: int, memory: int) -> None:
+    """Give a child the lowest priority and a limit of memory.
+
+    From the outside, since code between fork and exec is unsafe beside threads. Where a sandbox forbids it, the sandbox has
+    limits of its own.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, LOWEST_PRIORITY)
+        resource.prlimit(pid, resource.RLIMIT_AS, (memory, memory))

@@ -3,27 +3,36 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import time
 from collections.abc import Mapping
 from typing import Final
 
+from glixd.api import Consent
+from glixd.backends.index import CLOSE, Indexes
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation
+from glixd.backends.registry import Listed, Registries
 from glixd.backends.repository import LOCK, Snapshot
 from glixd.backends.state import Database
+from glixd.errors import Failed
 from glixd.model.lockfile import LockFile
 from glixd.model.operations import nixpkgs_url
 
 REGISTRY_AGE: Final = 300.0
 """Seconds for which an answer of `nix registry list` is used again."""
+SUGGESTIONS: Final = 3
+"""Names that are suggested for one that nobody knows."""
 
 
 class Facts:
-    """What nix was asked before. Facts about a locked revision hold for good and survive in the state database."""
+    """What was found out before. Facts about a locked revision hold for good and survive in the state database."""
 
-    def __init__(self, nix: Nix, database: Database) -> None:
+    def __init__(self, nix: Nix, database: Database, indexes: Indexes, registries: Registries) -> None:
         self.nix = nix
+        self.indexes = indexes
+        self.registries = registries
         self._database = database
         self._registry: tuple[float, dict[str, str]] | None = None
 
@@ -45,13 +54,22 @@ class Facts:
 class Asking:
     """One question about one host at one commit."""
 
-    def __init__(self, facts: Facts, snapshot: Snapshot, host: str, system: str, cancellation: Cancellation) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        snapshot: Snapshot,
+        host: str,
+        system: str,
+        cancellation: Cancellation,
+        registry_url: str | None = None,
+    ) -> None:
         self.snapshot = snapshot
         self.host = host
         self.system = system
         self.lock = LockFile.parse(snapshot.text(LOCK))
         self._facts = facts
         self._cancellation = cancellation
+        self._registry_url = registry_url
 
     @property
     def nixpkgs(self) -> str | None:
@@ -62,17 +80,45 @@ class Asking:
         """The flake registries of this machine."""
         return self._facts.registry()
 
+    def listed(self, name: str) -> Listed | None:
+        """What the first glixos registry that knows the name says."""
+        return self._facts.registries.find(name, self._registry_url)
+
     def has_attribute(self, attribute: str) -> bool:
         """Whether the host's nixpkgs has a package of that attribute path."""
-        key = f"package {self._revision} {self.system} {self.host} {attribute}"
-        if self._facts.known(key):
-            return True
-        found = self._facts.nix.is_package(
+        return self.marks(attribute) is not None
+
+    def marks(self, attribute: str) -> tuple[Consent, ...] | None:
+        """What the host's nixpkgs marks a package as; None when it has no such package.
+
+        The index answers without a process; what it does not know may still come from an overlay of the host.
+        """
+        index = self._facts.indexes.get(self._revision, self.system)
+        if index and (entry := index.find(attribute)):
+            return entry.marks
+        key = f"marks {self._revision} {self.system} {self.host} {attribute}"
+        if (known := self._facts.known(key)) is not None:
+            return tuple(Consent(mark) for mark in json.loads(known))
+        marks = self._facts.nix.package_marks(
             self.snapshot.commit, self.host, self.system, attribute, cancellation=self._cancellation
         )
-        if found and self._revision:
-            self._facts.remember(key, "yes")
-        return found
+        if marks is not None and self._revision:
+            self._facts.remember(key, json.dumps(marks))
+        return marks
+
+    def refuses(self, attribute: str) -> bool:
+        """Whether the host's package set, as it is configured, refuses a package; one that can't be asked does."""
+        try:
+            return self._facts.nix.refuses(self.snapshot.commit, self.host, attribute, cancellation=self._cancellation)
+        except Failed:
+            return True
+
+    def near(self, name: str) -> list[str]:
+        """The known names that are spelt most like `name`."""
+        index = self._facts.indexes.get(self._revision, self.system)
+        packages = index.near(name, SUGGESTIONS) if index else self.names()
+        known = [*self.registry(), *self._facts.registries.names(self._registry_url), *packages]
+        return difflib.get_close_matches(name, dict.fromkeys(known), n=SUGGESTIONS, cutoff=CLOSE)
 
     def names(self) -> list[str]:
         """The top-level names of the host's nixpkgs."""

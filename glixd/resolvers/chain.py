@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Final, Protocol
 
 from glixd.errors import InvalidRequest, NotFound, Refused
 from glixd.model.change import Resolved
 from glixd.model.flakeref import FlakeRef, Local
 from glixd.protocol import ErrorCode
-from glixd.resolvers import nix_registry, nixpkgs
+from glixd.resolvers import nix_registry, nixpkgs, registry
 from glixd.resolvers.asking import Asking
 
 
@@ -23,7 +22,7 @@ class Source(Protocol):
         """What `name` means to this source; None when it does not know it."""
 
 
-SOURCES: Final[tuple[Source, ...]] = (nix_registry, nixpkgs)
+SOURCES: Final[tuple[Source, ...]] = (registry, nix_registry, nixpkgs)
 """Asked for every short name; when several know it, the caller has to say which is meant."""
 
 
@@ -44,7 +43,7 @@ def resolve(text: str, asking: Asking, *, pin: str | None, name: str | None, all
         source=source,
         url=None if host_attribute else reference.input_url(pin),
         attribute=reference.attribute,
-        trusted=host_attribute,
+        trusted=host_attribute or (source == registry.NAME and registry.is_trusted(text, asking)),
     )
 
 
@@ -53,8 +52,8 @@ def _look_up(name: str, asking: Asking) -> tuple[str, FlakeRef]:
     match found:
         case []:
             raise _unknown(name, asking)
-        case [only]:
-            return only
+        case [first, *others] if all(reference == first[1] for _, reference in others):
+            return first
         case _:
             commands = [f"glixctl add {reference.text}" for _, reference in found]
             raise Refused(
@@ -66,8 +65,7 @@ def _look_up(name: str, asking: Asking) -> tuple[str, FlakeRef]:
 
 
 def _unknown(name: str, asking: Asking) -> NotFound:
-    known = [*asking.registry(), *asking.names()]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = asking.near(name)
     return NotFound(
         f"No package {name} is in nixpkgs or a registry.",
         code=ErrorCode.UNKNOWN_PACKAGE,

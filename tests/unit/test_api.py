@@ -26,6 +26,11 @@ TAKEN = {
     "Show": {"name": "s", "host": "s"},
     "Info": {},
     "Resolve": {"refs": "as", "host": "s"},
+    "Search": {"query": "s", "host": "s", "limit": "x", "offset": "x"},
+    "RefreshIndex": {"host": "s", "timeout": "d"},
+    "ListRegistries": {"host": "s"},
+    "RefreshRegistries": {"host": "s"},
+    "ShowRegistry": {"url": "s", "host": "s", "limit": "x", "after": "s"},
     "History": {"limit": "x", "before": "s"},
     "ListTransactions": {"states": "as", "limit": "x"},
     "GetTransaction": {"transaction": "s"},
@@ -35,7 +40,8 @@ TAKEN = {
     "Cancel": {"transaction": "s"},
     "Init": MUTATION | {"user": "s", "system": "s", "nixpkgs": "s", "core": "s", "home_manager": "s"},
     "Add": MUTATION
-    | {"refs": "as", "scope": "s", "user": "s", "pin": "s", "name": "s", "follows": "b", "allow_local": "b"},
+    | {"refs": "as", "scope": "s", "user": "s", "pin": "s", "name": "s", "follows": "b", "allow_local": "b"}
+    | {"allow_unfree": "b", "allow_insecure": "b", "allow_broken": "b"},
     "Remove": MUTATION | {"names": "as"},
     "Enable": MUTATION | {"names": "as"},
     "Disable": MUTATION | {"names": "as"},
@@ -46,6 +52,8 @@ TAKEN = {
 REQUIRED = {
     "Show": ["name"],
     "Resolve": ["refs"],
+    "Search": ["query"],
+    "ShowRegistry": ["url"],
     "GetTransaction": ["transaction"],
     "Watch": ["transaction"],
     "Unwatch": ["transaction"],
@@ -65,6 +73,8 @@ FITTING: dict[str, object] = {
     "changes": {"scope": "home"},
     "operations": [{"operation": "Remove", "names": ["firefox"]}],
     "to": "server",
+    "query": "web browser",
+    "url": "https://registry.example/registry.json",
 }
 
 OF_ANOTHER_TYPE: dict[str, tuple[object, ...]] = {

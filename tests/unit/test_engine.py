@@ -96,6 +96,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
         locker=nowhere,
         queue=queue,
         health=nowhere,
+        indexer=nowhere,
+        searcher=nowhere,
         database=database,
         authority=doorkeeper,
         watchers=Watchers(),

@@ -24,6 +24,10 @@ LAYERS: list[tuple[str, object, object, object]] = [
     ("idle_exit", 1.0, "2", 3.0),
     ("pending", 11, "12", 13),
     ("pending_per_uid", 1, "2", 3),
+    ("registry_age", 1.0, "2", 3.0),
+    ("file_registries", True, "false", True),
+    ("index", False, "true", False),
+    ("index_delay", 1.0, "2", 3.0),
     ("log", "debug", "warning", "error"),
     ("evaluate", False, "true", False),
 ]
@@ -61,7 +65,8 @@ def shown(chosen: Settings, name: str) -> object:
 
 
 def test_every_setting_has_a_row() -> None:
-    assert {name for name, *_ in LAYERS} == set(Settings.model_fields) - {"mode"}
+    in_files_only = {"registries"}  # tables
+    assert {name for name, *_ in LAYERS} == set(Settings.model_fields) - {"mode"} - in_files_only
 
 
 @pytest.mark.parametrize(("name", "in_file", "in_environment", "as_argument"), LAYERS, ids=[row[0] for row in LAYERS])
@@ -74,7 +79,7 @@ def test_an_argument_goes_before_the_environment_before_the_file_before_the_defa
         default = shown(load(tmp_path), name)
         assert default != in_file
         assert shown(load(tmp_path, toml(name, in_file)), name) == in_file
-    expected = {"2": 2, "12": 12, "true": True}.get(str(in_environment), in_environment)
+    expected = {"2": 2, "12": 12, "true": True, "false": False}.get(str(in_environment), in_environment)
     assert shown(load(tmp_path, toml(name, in_file), environment=variable), name) == expected
     chosen = load(tmp_path, toml(name, in_file), environment=variable, **{name: as_argument})
     assert shown(chosen, name) == as_argument
@@ -312,3 +317,41 @@ def test_children_of_the_systems_daemon_get_nothing_of_its_environment(tmp_path:
     found = child_environment(chosen, {**HOSTILE, **PASSED})
     assert found == child_environment(chosen, {})
     assert found["PATH"] == "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin"
+
+
+# -- registries --------------------------------------------------------------------------------------------------
+
+
+def test_registries_keep_their_order_and_are_untrusted_unless_said_otherwise(tmp_path: Path) -> None:
+    text = """
+        [[registries]]
+        url = "https://one.example/registry.json"
+        trust = "trusted"
+        [[registries]]
+        url = "http://two.example/registry.json"
+    """
+    assert [(one.url, one.trust) for one in load(tmp_path, text).registries] == [
+        ("https://one.example/registry.json", "trusted"),
+        ("http://two.example/registry.json", "untrusted"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "registry.json",
+        "ftp://a.example/x",
+        "https://",
+        "https://user:secret@a.example/x",
+        "https://a.example/a b",
+        "file:x",
+    ],
+)
+def test_a_registry_is_behind_a_plain_url(tmp_path: Path, url: str) -> None:
+    assert "registries" in refusal(tmp_path, f'[[registries]]\nurl = "{url}"\n').message
+
+
+def test_what_can_be_changed_on_the_way_is_not_trusted(tmp_path: Path) -> None:
+    text = '[[registries]]\nurl = "http://{host}/x"\ntrust = "trusted"\n'
+    assert "https" in refusal(tmp_path, text.replace("{host}", "a.example")).message
+    assert load(tmp_path, text.replace("{host}", "127.0.0.1:8000")).registries

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether nixpkgs would refuse what a request resolved to, and whether the caller consented to it.
+
+A consent is recorded only where it is needed: not for what is not so, nor where the host's own configuration allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from glixd.api import Consent
+from glixd.errors import Refused
+from glixd.model.change import Resolved
+from glixd.protocol import ErrorCode
+from glixd.resolvers.asking import Asking
+
+
+def with_consents(packages: Sequence[Resolved], given: Collection[Consent], asking: Asking) -> tuple[Resolved, ...]:
+    """The packages with the consents that they need; raises ConsentNeeded that names those which were not given.
+
+    What comes from another flake is not looked at before it is locked: for it the caller's word is taken as it is.
+    """
+    needed = {one.name: _needed(one, given, asking) for one in packages}
+    missing = {name: [kind for kind in kinds if kind not in given] for name, kinds in needed.items()}
+    if any(missing.values()):
+        raise _consent_needed({name: kinds for name, kinds in missing.items() if kinds})
+    return tuple(replace(one, consents=needed[one.name]) for one in packages)
+
+
+def _needed(one: Resolved, given: Collection[Consent], asking: Asking) -> tuple[Consent, ...]:
+    if one.url is not None:
+        return tuple(kind for kind in Consent if kind in given)
+    marks = asking.marks(one.attribute or "") or ()
+    return marks if marks and asking.refuses(one.attribute or "") else ()
+
+
+def _consent_needed(missing: dict[str, list[Consent]]) -> Refused:
+    kinds = [kind for kind in Consent if any(kind in found for found in missing.values())]
+    said = "; ".join(f"{name} is {' and '.join(found)}" for name, found in missing.items())
+    return Refused(
+        f"This needs your consent: {said}.",
+        code=ErrorCode.CONSENT_NEEDED,
+        hint=f"Consent with {' '.join(kind.flag for kind in kinds)}; it is recorded in the manifest, for these packages only.",
+        details={"packages": list(missing), "options": [kind.setting for kind in kinds]},
+    )
