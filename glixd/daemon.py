@@ -146,6 +146,7 @@ class Daemon:
 
     def _recover(self, engine: Engine, parts: Parts) -> None:
         """Finish what an earlier daemon left; a repository that can't be written now is still read."""
+        parts.locker.remove_left()
         if parts.repository.exists:
             try:
                 parts.repository.check_index()

@@ -93,8 +93,7 @@ def _beside(target: Path, identifier: str) -> Path:
 
 def _move(beside: Path, target: Path) -> None:
     with files.translating(target):
-        for folder, _, _ in os.walk(beside):
-            files.sync_folder(Path(folder))
+        files.sync_tree(beside)
         if target.is_dir():
             target.rmdir()
         try:

@@ -27,6 +27,7 @@ from glixd.model import lockfile
 from glixd.model.lockfile import LockFile
 from glixd.protocol import ErrorCode
 
+PREFIX: Final = "lock-"
 REMEMBERED: Final = 16
 """Locks that are kept in case their transaction asks again."""
 _RELATIVE: Final = re.compile(r"[\"' ]path:\./([A-Za-z0-9_.+/-]+)")
@@ -71,6 +72,11 @@ class Locker:
         """The flake.lock of a repository that is still to be made."""
         return self._run(None, flake, None, [], cancellation)
 
+    def remove_left(self) -> None:
+        """Remove the scratch folders of a process that was killed; only while there is no other that locks here."""
+        for left in self._scratch.glob(f"{PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def _run(
         self, snapshot: Snapshot | None, flake: str, lock: str | None, folders: list[str], cancellation: Cancellation
     ) -> str:
@@ -94,7 +100,7 @@ class Locker:
     def _folder(self) -> Iterator[Path]:
         with files.translating(self._scratch):
             self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix="lock-", dir=self._scratch))
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._scratch))
         try:
             with files.translating(folder):
                 yield folder

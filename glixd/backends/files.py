@@ -68,11 +68,24 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 def sync_folder(path: Path) -> None:
     """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Wait until every plain file and every name below a folder are on the disk, whoever wrote them."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if not os.path.islink(os.path.join(folder, name)):
+                _sync(Path(folder, name), os.O_RDONLY)
+        sync_folder(Path(folder))
 
 
 def exchange(first: Path, second: Path) -> bool:

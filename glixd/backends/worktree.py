@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
@@ -49,8 +49,9 @@ def displaced_name(path: str, data: bytes) -> str:
 class WorkTree:
     """The files that a person sees beside `.git`."""
 
-    def __init__(self, git: Git, scratch: Path) -> None:
+    def __init__(self, git: Git, scratch: Path, exchange: Callable[[Path, Path], bool] = files.exchange) -> None:
         self.root = git.root
+        self._exchange = exchange
         self._git = git
         self._scratch = scratch
         self._diverged = scratch.parent / "diverged.json"
@@ -107,7 +108,7 @@ class WorkTree:
     def _give_back(self, left: Path, path: str) -> None:
         target = self.root / path
         current = self._read(path) if path else None
-        if current is not None and self._has_object(current) and files.exchange(left, target):
+        if current is not None and self._has_object(current) and self._exchange(left, target):
             log.warning("gave back an edit that an interrupted transaction had displaced", path=path)
             return
         kept = self._scratch.parent / "kept" / left.name
@@ -162,7 +163,7 @@ class WorkTree:
         try:
             if expected is None:
                 done = files.rename_new(fresh, target) or self._rename_checked(fresh, target, expected)
-            elif files.exchange(fresh, target):
+            elif self._exchange(fresh, target):
                 done = self._keep_or_put_back(fresh, target, expected, data)
             else:
                 done = self._rename_checked(fresh, target, expected)
@@ -175,9 +176,9 @@ class WorkTree:
     def _keep_or_put_back(self, fresh: Path, target: Path, expected: bytes, data: bytes) -> bool:
         if fresh.read_bytes() == expected:
             return True
-        files.exchange(fresh, target)
+        self._exchange(fresh, target)
         if fresh.read_bytes() != data:  # a person wrote once more in between: theirs is the newest
-            files.exchange(fresh, target)
+            self._exchange(fresh, target)
         return False
 
     def _rename_checked(self, fresh: Path, target: Path, expected: bytes | None) -> bool:

@@ -101,6 +101,29 @@ def test_an_edit_of_the_same_line_stays_and_is_told(workshop: Workshop, lines: P
     assert worktree.unresolved({"lines": b"resolved\n"}) == []
 
 
+def _no_exchange(workshop: Workshop) -> WorkTree:
+    """The work tree on a file system that can't exchange two files."""
+    workshop.repository.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return WorkTree(workshop.git, workshop.repository.scratch, exchange=lambda _first, _second: False)
+
+
+def test_without_exchange_a_file_is_compared_and_replaced(workshop: Workshop, lines: Path, changes: Changes) -> None:
+    lines.chmod(0o640)
+    assert _publish(_no_exchange(workshop), changes) == []
+    assert lines.read_text() == LINES.replace("line 19", "ours")
+    assert stat.S_IMODE(lines.stat().st_mode) == 0o640
+    assert list(workshop.repository.scratch.iterdir()) == []
+
+
+def test_without_exchange_an_edit_is_merged_or_stays(workshop: Workshop, lines: Path, changes: Changes) -> None:
+    lines.write_text(LINES.replace("line 1\n", "theirs\n"))
+    assert _publish(_no_exchange(workshop), changes) == []
+    assert lines.read_text() == LINES.replace("line 1\n", "theirs\n").replace("line 19", "ours")
+    lines.write_text(LINES.replace("line 19", "theirs"))
+    assert _publish(_no_exchange(workshop), changes) == ["lines"]
+    assert lines.read_text() == LINES.replace("line 19", "theirs")
+
+
 def test_an_edit_just_before_the_exchange_is_merged(workshop: Workshop, lines: Path, changes: Changes) -> None:
     edited = LINES.replace("line 1\n", "theirs\n")
     tree = _manual(workshop).meanwhile(partial(_write, lines, edited))

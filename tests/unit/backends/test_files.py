@@ -51,6 +51,13 @@ def test_a_written_file_has_its_bytes_and_its_mode(tmp_path: Path) -> None:
     files.sync_folder(tmp_path)
 
 
+def test_a_whole_tree_is_synced_with_its_links_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_text("x")
+    (tmp_path / "a" / "dangling").symlink_to("none")
+    files.sync_tree(tmp_path)
+
+
 def test_an_exchange_swaps_two_files(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("1")
