@@ -65,7 +65,9 @@ def _download(url: str, etag: str | None, environment: Mapping[str, str], most: 
         error.close()
         if error.code == 304 and etag:
             return None, etag
-        raise Failed(f"it answers {error.code} {error.reason}") from None
+        if 300 <= error.code < 400:
+            raise Failed(f"it answers {error.code}, and where that leads is not followed") from None
+        raise Failed(f"it answers {error.code}") from None
 
 
 def _opener(url: str, environment: Mapping[str, str]) -> urllib.request.OpenerDirector:

@@ -17,7 +17,7 @@ def find(name: str, asking: Asking) -> FlakeRef | None:
     A registry speaks of no folder of this machine, and of nothing that glixd could not write into a flake.
     """
     listed = asking.listed(name)
-    if listed is None or name in RESERVED_INPUTS:
+    if listed is None or name in RESERVED_INPUTS or FlakeRef.is_short(listed.flake):
         return None
     try:
         reference = FlakeRef.parse(listed.flake)
