@@ -12,7 +12,7 @@ from glixd.protocol import State
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, TextIO
 
     from glixctl.errors import ClientError
@@ -27,6 +27,7 @@ BRIEF = 1.0
 
 _JAMO_BEHIND = frozenset(map(chr, range(0x1160, 0x1200)))
 """Vowels and finals of Hangul, which join the syllable that they follow."""
+_UNITS = (("years", 365), ("months", 30), ("weeks", 7), ("days", 1))
 _ENDS = tuple(state for state in State if state.final)
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
@@ -50,6 +51,24 @@ def short(commit: str | None) -> str:
 def moment(time: str | None) -> str:
     """An RFC 3339 time (UTC) to the minute, as people write it."""
     return escape((time or "")[:16].replace("T", " "))
+
+
+def age(days: int | None) -> str:
+    """How long ago something was, in the largest unit of which it is more than one."""
+    if days is None:
+        return ""
+    name, length = next((unit for unit in _UNITS if days >= 2 * unit[1]), _UNITS[-1])
+    return "1 day" if days == 1 else f"{days // length} {name}"
+
+
+def size(count: int) -> str:
+    """A number of bytes as people write it."""
+    number, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if number < 1024:
+            break
+        number, unit = number / 1024, larger
+    return f"{count} B" if unit == "B" else f"{number:.1f} {unit}"
 
 
 def line(text: str) -> None:
@@ -87,10 +106,20 @@ def print_fields(fields: Mapping[str, object], indent: str = "") -> None:
 
 def print_diff(text: str) -> None:
     """Print a unified diff, coloured on a terminal."""
-    colour = coloured(sys.stdout)
-    for raw in text.split("\n")[: -1 if text.endswith("\n") else None]:
-        shown = "\t".join(escape(part) for part in raw.split("\t"))
-        print(_painted(shown) if colour else shown)
+    for shown in _diff_lines(text):
+        print(shown)
+
+
+def page_diff(text: str) -> None:
+    """The same through $PAGER, where that is set and somebody sits at a terminal."""
+    pager = os.environ.get("PAGER")
+    if not pager or not text or not _is_terminal(sys.stdout):
+        print_diff(text)
+        return
+    import subprocess  # most commands start no program
+
+    shown = "".join(f"{line}\n" for line in _diff_lines(text))
+    subprocess.run(["/bin/sh", "-c", pager], input=shown, text=True, env={"LESS": "FRX", **os.environ})
 
 
 def note(text: str) -> None:
@@ -208,6 +237,13 @@ def terminal_columns(stream: TextIO) -> int | None:
     except (OSError, ValueError):
         return None
     return columns if columns > 0 else None
+
+
+def _diff_lines(text: str) -> Iterator[str]:
+    colour = coloured(sys.stdout)
+    for raw in text.split("\n")[: -1 if text.endswith("\n") else None]:
+        shown = "\t".join(escape(part) for part in raw.split("\t"))
+        yield _painted(shown) if colour else shown
 
 
 def _is_terminal(stream: TextIO) -> bool:

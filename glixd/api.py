@@ -104,6 +104,7 @@ Reference = Annotated[
 ]
 Line = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
 """One line of plain text."""
+CommitName = Annotated[str, _matching(COMMIT_NAME, "a commit: 4 to 64 hexadecimal digits")]
 
 
 InputName = Annotated[str, _matching(PACKAGE_NAME, "the name of an input or a package")]
@@ -142,6 +143,22 @@ class Nothing(Parameters):
     """No parameters."""
 
 
+class PackageState(StrEnum):
+    """Whether a package is installed or only kept in the manifest."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+
+
+class Order(StrEnum):
+    """What a list of packages is sorted by."""
+
+    NAME = "name"
+    SCOPE = "scope"
+    USER = "user"
+    FLAKE = "flake"
+
+
 class ListParameters(Parameters):
     """Which packages to list."""
 
@@ -150,6 +167,15 @@ class ListParameters(Parameters):
     include_disabled: bool = Field(False, description="List disabled packages too.")
     limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE, description="At most so many entries.")
     after: Line | None = Field(None, description="Go on behind this cursor, taken from `next` of the answer before.")
+    scope: Annotated[Scope, Field(strict=False)] | None = Field(None, description="Only system, or only home.")
+    user: UserName | None = Field(None, description="Only packages in the home of this user.")
+    state: Annotated[PackageState, Field(strict=False)] | None = Field(
+        None, description="Only enabled or only disabled ones; disabled ones are listed then without asking for them."
+    )
+    text: Line | None = Field(None, description="Only packages with this in their name or reference, in any case.")
+    sort: Annotated[Order, Field(strict=False)] | None = Field(
+        None, description="name, scope, user or flake, over all hosts; by default host by host, by name."
+    )
 
 
 class ShowParameters(Parameters):
@@ -212,8 +238,21 @@ class HistoryParameters(Parameters):
     """Which part of the history."""
 
     limit: int = Field(50, ge=1, le=PAGE_SIZE, description="At most so many commits, the newest first.")
-    before: Annotated[str, _matching(COMMIT_NAME, "a commit: 4 to 64 hexadecimal digits")] | None = Field(
-        None, description="Only commits before this one."
+    before: CommitName | None = Field(None, description="Only commits before this one.")
+    host: HostName | None = Field(None, description="Only commits that changed something of this host.")
+    name: PackageName | None = Field(
+        None, description="Only commits that changed this package, of the host or else of the daemon's machine."
+    )
+
+
+class DiffParameters(Parameters):
+    """What to compare."""
+
+    before: CommitName | None = Field(None, description="The older side; by default the newest commit.")
+    commit: CommitName | None = Field(None, description="The newer side; by default the work tree.")
+    host: HostName | None = Field(None, description="Only files of this host.")
+    after: Annotated[str, Field(max_length=4096)] | None = Field(
+        None, description="Go on behind this file, taken from `next` of the answer before."
     )
 
 
@@ -453,6 +492,11 @@ class PackageDetails(Package):
     revision: str | None = Field(None, description="The locked revision of the input, or of the host's nixpkgs.")
     modified: str | None = Field(None, description="When that revision was made.")
     health: Health
+    contributes: str | None = Field(
+        None, description="package, nixosModule or homeModule; none where nix could not say so quickly."
+    )
+    description: str | None = Field(None, description="What the package says about itself.")
+    version: str | None = Field(None, description="The version that is locked.")
 
 
 class Input(Value):
@@ -463,6 +507,31 @@ class Input(Value):
     revision: str | None = None
     modified: str | None = None
     managed: bool = Field(description="Whether it stands in the region that glixd writes.")
+    age: int | None = Field(None, description="Whole days since that revision was made.")
+
+
+class InputDetails(Input):
+    """One input of flake.nix, with who uses it."""
+
+    hosts: tuple[str, ...] = Field(description="The hosts that use it, as far as the manifests say so.")
+    packages: tuple[str, ...] = Field(description="The packages that come from it, as host/name, at most 100.")
+    uses: int = Field(description="How many packages come from it.")
+
+
+class Inputs(Value):
+    """The inputs of flake.nix, by name."""
+
+    inputs: tuple[InputDetails, ...]
+
+
+class Difference(Value):
+    """One page of the difference between two commits, or between a commit and the work tree."""
+
+    before: str = Field(description="The commit of the older side.")
+    commit: str | None = Field(None, description="The commit of the newer side; none for the work tree.")
+    files: tuple[str, ...] = Field(description="The files that differ.")
+    diff: str = Field(description="Unified diff of these files.")
+    next: str | None = Field(None, description="Pass as `after` to go on.")
 
 
 class Info(Value):
@@ -581,6 +650,7 @@ class HistoryEntry(Value):
     )
     uid: int | None = None
     reason: str | None = None
+    body: str | None = Field(None, description="What the message says below its first line, without trailers.")
 
 
 class Histories(Value):
@@ -744,6 +814,14 @@ _ROWS: Final = (
         Resolutions,
         Policy.READ,
         "Say what names and references mean, without changing anything.",
+    ),
+    _query("ListInputs", Nothing, Inputs, Policy.READ, "List the inputs as they are locked, with who uses them."),
+    _query(
+        "Diff",
+        DiffParameters,
+        Difference,
+        Policy.READ,
+        "Compare the work tree with a commit, or two commits with each other.",
     ),
     _query("History", HistoryParameters, Histories, Policy.READ, "List the commits, the newest first."),
     _query("ListTransactions", ListTransactionsParameters, Transactions, Policy.READ_TRANSACTION, "List transactions."),

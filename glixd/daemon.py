@@ -115,7 +115,7 @@ class Daemon:
         preparer = Preparer(repository, nix, facts, locker, default_host=settings.host, owner_adopts=owner_adopts)
         parts = Parts(
             repository=repository,
-            queries=Queries(repository, health, preparer, mode=settings.mode, default_host=settings.host),
+            queries=Queries(repository, health, preparer, facts, mode=settings.mode, default_host=settings.host),
             preparer=preparer,
             transactor=Transactor(
                 repository, locker, machine=settings.host, default_system=nix.system(), owner_adopts=owner_adopts

@@ -362,6 +362,14 @@ class Engine:
         """List commits."""
         return await self._read(caller, self._parts.queries.history, asked)
 
+    async def inputs(self, _row: api.Operation, _asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """List the inputs."""
+        return await self._read(caller, self._parts.queries.inputs)
+
+    async def diff(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Compare commits, or the work tree with one."""
+        return await self._read(caller, self._parts.queries.diff, asked)
+
     async def transactions(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """List transactions: one's own, and others' for whom may read them."""
         await self._parts.authority.authorise(caller, (), interactive=False)
@@ -471,6 +479,8 @@ _ANSWERS: Final[Mapping[str, Method]] = {
     "Show": Engine.show,
     "Info": Engine.info,
     "Resolve": Engine.resolve,
+    "ListInputs": Engine.inputs,
+    "Diff": Engine.diff,
     "History": Engine.history,
     "ListTransactions": Engine.transactions,
     "GetTransaction": Engine.transaction,

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import bisect
 import datetime
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from glixd import api
-from glixd.backends.git import LogEntry
+from glixd import api, comparison, history, listing
+from glixd.backends.nix import Contribution
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import LOCK, PUBLISHED_REF, Repository, Snapshot, unknown_host
-from glixd.errors import GlixError, NotFound, invalid
+from glixd.errors import GlixError, NotFound
 from glixd.health import HealthKeeper
 from glixd.model.flakeref import FlakeRef
 from glixd.model.lockfile import LockFile
@@ -20,19 +20,31 @@ from glixd.model.manifest import Manifest, Package
 from glixd.model.operations import is_host_attribute, nixpkgs_url, not_installed, package_url
 from glixd.protocol import VERSION, ErrorCode
 from glixd.requests import Preparer
+from glixd.resolvers.asking import Asking, Facts
 
 DIRTY_LIMIT: Final = 100
+USES_LIMIT: Final = 100
+EVERYBODYS: Final = frozenset({"nixpkgs", "home-manager", "glixos-core"})
+"""Inputs that the repository itself was made with, and every host uses."""
 
 
 class Queries:
     """Every query that looks at the repository. Safe from any thread."""
 
     def __init__(
-        self, repository: Repository, health: HealthKeeper, preparer: Preparer, *, mode: str, default_host: str
+        self,
+        repository: Repository,
+        health: HealthKeeper,
+        preparer: Preparer,
+        facts: Facts,
+        *,
+        mode: str,
+        default_host: str,
     ) -> None:
         self._repository = repository
         self._health = health
         self._preparer = preparer
+        self._facts = facts
         self._mode = mode
         self._default_host = default_host
 
@@ -41,18 +53,12 @@ class Queries:
         return api.Hosts(hosts=tuple(self._hosts(self._repository.snapshot())))
 
     def packages(self, asked: api.ListParameters) -> api.Packages:
-        """One page of packages: of one host in the order of its manifest's names, or of all hosts."""
+        """One page of packages: of one host, or of all."""
         snapshot = self._repository.snapshot()
-        if asked.all_hosts and asked.host:
-            raise invalid("all_hosts", "it can't be combined with a host")
-        hosts = list(snapshot.hosts) if asked.all_hosts else [self._known(snapshot, asked.host or self._default_host)]
-        entries = self._entries(snapshot, hosts, asked)
-        page: list[api.Package] = []
-        for entry in entries:
-            if len(page) == asked.limit:
-                return api.Packages(packages=tuple(page), next=_cursor(page[-1]), health=self._health_of(hosts))
-            page.append(entry)
-        return api.Packages(packages=tuple(page), health=self._health_of(hosts))
+        found = listing.page(self._repository, snapshot, self._default_host, asked)
+        alone = None if asked.all_hosts else asked.host or self._default_host
+        hosts = list(snapshot.hosts) if alone is None else [alone]
+        return api.Packages(packages=found.packages, next=found.next, health=self._health_of(hosts))
 
     def show(self, asked: api.ShowParameters) -> api.PackageDetails:
         """One package, with what is locked for it."""
@@ -66,8 +72,9 @@ class Queries:
         own = is_host_attribute(package, nixpkgs_url(lock))
         name = "nixpkgs" if own else manifest.input_name(package)
         locked = lock.inputs.get(name)
+        is_what = self._contribution(snapshot, host, manifest, package, None if own else name) if locked else {}
         return api.PackageDetails(
-            **_package(host, manifest, package).model_dump(),
+            **listing.told(host, manifest, package).model_dump(),
             input=None if own else name,
             url=None if own else package_url(package),
             attribute=FlakeRef.parse(package.flake).attribute,
@@ -77,6 +84,9 @@ class Queries:
             revision=locked.revision if locked else None,
             modified=locked.modified if locked else None,
             health=self._health.of(host),
+            contributes=is_what.get("kind"),
+            description=is_what.get("description"),
+            version=is_what.get("version"),
         )
 
     def info(self) -> api.Info:
@@ -120,16 +130,17 @@ class Queries:
 
     def history(self, asked: api.HistoryParameters) -> api.Histories:
         """Commits, the newest first."""
-        start = self._repository.snapshot().commit
-        if asked.before is not None:
-            found = self._repository.git.read(f"{asked.before}^{{commit}}")
-            if found is None:
-                raise invalid("before", f"{asked.before} is no commit of the repository")
-            start = f"{found.oid}~1" if self._repository.git.read(f"{found.oid}~1") else ""
-        entries = self._repository.git.log(start, limit=asked.limit + 1) if start else []
-        page = entries[: asked.limit]
-        following = page[-1].oid if len(entries) > asked.limit else None
-        return api.Histories(entries=tuple(_history_entry(entry) for entry in page), next=following)
+        return history.page(self._repository.git, self._repository.snapshot().commit, self._default_host, asked)
+
+    def diff(self, asked: api.DiffParameters) -> api.Difference:
+        """What differs between two commits, or between a commit and the work tree."""
+        return comparison.page(self._repository, self._repository.snapshot(), asked)
+
+    def inputs(self) -> api.Inputs:
+        """The inputs as they are locked, with who uses them."""
+        snapshot = self._repository.snapshot()
+        uses = self._uses(snapshot)
+        return api.Inputs(inputs=tuple(_details(entry, uses, snapshot) for entry in self._inputs(snapshot)))
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
@@ -137,17 +148,6 @@ class Queries:
         if host not in snapshot.hosts:
             raise unknown_host(host, list(snapshot.hosts))
         return host
-
-    def _entries(self, snapshot: Snapshot, hosts: list[str], asked: api.ListParameters) -> Iterator[api.Package]:
-        after = _read_cursor(asked.after) if asked.after else ("", "")
-        for host in hosts[bisect.bisect_left(hosts, after[0]) :]:
-            manifest = snapshot.manifest(host)
-            names = sorted(manifest.packages)
-            first = bisect.bisect_right(names, after[1]) if host == after[0] else 0
-            for name in names[first:]:
-                package = manifest.packages[name]
-                if package.enabled or asked.include_disabled:
-                    yield _package(host, manifest, package)
 
     def _health_of(self, hosts: list[str]) -> api.Health | None:
         return self._health.of(hosts[0]) if len(hosts) == 1 else None
@@ -171,7 +171,8 @@ class Queries:
 
     def _inputs(self, snapshot: Snapshot) -> Iterator[api.Input]:
         lock = LockFile.parse(snapshot.text(LOCK))
-        managed = set(self._managed_inputs(snapshot, nixpkgs_url(lock)))
+        managed = self._uses(snapshot).keys() - EVERYBODYS
+        now = time.time()
         for entry in lock.inputs.values():
             yield api.Input(
                 name=entry.name,
@@ -179,52 +180,51 @@ class Queries:
                 revision=entry.revision,
                 modified=entry.modified,
                 managed=entry.name in managed,
+                age=_age(entry.modified, now),
             )
 
-    def _managed_inputs(self, snapshot: Snapshot, nixpkgs: str | None) -> Iterable[str]:
+    def _uses(self, snapshot: Snapshot) -> dict[str, list[str]]:
+        """By input the packages that come from it, as host/name; unreadable manifests say nothing."""
+        nixpkgs = nixpkgs_url(LockFile.parse(snapshot.text(LOCK)))
+        found: dict[str, list[str]] = {}
         for host in snapshot.hosts:
             try:
                 manifest = snapshot.manifest(host)
-                own = [package for package in manifest.packages.values() if not is_host_attribute(package, nixpkgs)]
+                names = [
+                    ("nixpkgs" if is_host_attribute(package, nixpkgs) else manifest.input_name(package), package.name)
+                    for package in manifest.packages.values()
+                ]
             except GlixError:
                 continue
-            yield from (manifest.input_name(package) for package in own)
+            for name, package in names:
+                found.setdefault(name, []).append(f"{host}/{package}")
+        return found
+
+    def _contribution(
+        self, snapshot: Snapshot, host: str, manifest: Manifest, package: Package, name: str | None
+    ) -> Mapping[str, str | None]:
+        system = manifest.settings.system or self._facts.nix.system()
+        asking = Asking(self._facts, snapshot, host, system, Cancellation())
+        attribute = FlakeRef.parse(package.flake).attribute
+        return asking.contribution(Contribution(name, attribute, system, manifest.scope_of(package)))
 
 
-def _package(host: str, manifest: Manifest, package: Package) -> api.Package:
-    return api.Package(
-        host=host,
-        name=package.name,
-        scope=manifest.scope_of(package),
-        enabled=package.enabled,
-        user=manifest.user_of(package),
-        flake=package.flake,
-        pin=package.pin,
+def _details(entry: api.Input, uses: Mapping[str, list[str]], snapshot: Snapshot) -> api.InputDetails:
+    packages = uses.get(entry.name, [])
+    hosts = list(snapshot.hosts) if entry.name in EVERYBODYS else [use.partition("/")[0] for use in packages]
+    return api.InputDetails(
+        **entry.model_dump(),
+        hosts=tuple(dict.fromkeys(hosts)),
+        packages=tuple(packages[:USES_LIMIT]),
+        uses=len(packages),
     )
 
 
-def _history_entry(entry: LogEntry) -> api.HistoryEntry:
-    uid = entry.trailers.get("Glix-Uid", "")
-    return api.HistoryEntry(
-        commit=entry.oid,
-        time=datetime.datetime.fromtimestamp(entry.time, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        author=entry.author,
-        subject=entry.subject,
-        transaction=entry.trailers.get("Glix-Transaction"),
-        uid=int(uid) if uid.isdecimal() else None,
-        reason=entry.trailers.get("Glix-Reason"),
-    )
-
-
-def _cursor(entry: api.Package) -> str:
-    return f"{entry.host}/{entry.name}"
-
-
-def _read_cursor(cursor: str) -> tuple[str, str]:
-    host, slash, name = cursor.partition("/")
-    if not slash:
-        raise invalid("after", "it is no cursor that List gave")
-    return host, name
+def _age(modified: str | None, now: float) -> int | None:
+    """Whole days since an RFC 3339 time in UTC; a clock that is behind counts as no time at all."""
+    if modified is None:
+        return None
+    return max(int(now - datetime.datetime.fromisoformat(modified).timestamp()), 0) // 86400
 
 
 def unknown_transaction(identifier: str) -> NotFound:

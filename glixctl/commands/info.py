@@ -77,8 +77,14 @@ def _print_inputs(inputs: Sequence[dict[str, Any]]) -> None:
         return
     output.line("inputs:")
     rows = [
-        (entry["name"], output.short(entry.get("revision")), (entry.get("modified") or "")[:10], entry.get("url") or "")
+        (
+            entry["name"],
+            output.short(entry.get("revision")),
+            (entry.get("modified") or "")[:10],
+            output.age(entry.get("age")),
+            entry.get("url") or "",
+        )
         for entry in inputs
     ]
-    for text in output.table([""] * 4, rows)[1:]:
+    for text in output.table([""] * 5, rows)[1:]:
         output.line(f"  {text}")

@@ -18,10 +18,15 @@ SUMMARY = "list the packages of a host, or of all"
 EXAMPLES = (
     ("list", "the enabled packages of this machine"),
     ("list --all-hosts --all", "every package of every host"),
+    ("list --scope home --user alice --sort flake", "what alice has, by where it comes from"),
+    ("list --source github:", "the packages that have an input of their own on GitHub"),
     ("list --json", "the same for a script"),
 )
 ANSWER = "Packages"
 
+SCOPES = ("system", "home")
+STATES = ("enabled", "disabled")
+ORDERS = ("name", "scope", "user", "flake")
 HEADER = ("HOST", "NAME", "SCOPE", "STATE", "USER", "FLAKE")
 
 
@@ -30,12 +35,26 @@ def arguments(parser: ArgumentParser) -> None:
     host_flag(parser)
     parser.add_argument("--all-hosts", action="store_true", help="list every host of the repository")
     parser.add_argument("--all", action="store_true", help="list disabled packages too")
+    parser.add_argument("--scope", choices=SCOPES, help="only packages of systems, or of homes")
+    parser.add_argument("--user", metavar="USER", help="only packages in the home of this user")
+    parser.add_argument("--state", choices=STATES, help="only enabled, or only disabled packages")
+    parser.add_argument("--source", metavar="TEXT", help="only packages with this in their name or reference")
+    parser.add_argument("--sort", choices=ORDERS, help="sort over all hosts; by default host by host, by name")
     parser.add_argument("--limit", type=count, metavar="N", help="at most so many")
 
 
 def run(options: Namespace, client: Client) -> int:
     """List, page by page."""
-    parameters = given(host=options.host, all_hosts=options.all_hosts, include_disabled=options.all)
+    parameters = given(
+        host=options.host,
+        all_hosts=options.all_hosts,
+        include_disabled=options.all,
+        scope=options.scope,
+        user=options.user,
+        state=options.state,
+        text=options.source,
+        sort=options.sort,
+    )
     answer = pages(client, "List", parameters, items="packages", cursor="after", limit=options.limit)
     if options.json:
         output.document(answer)

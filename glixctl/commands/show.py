@@ -50,6 +50,9 @@ def run(options: Namespace, client: Client) -> int:
             "follows": None if package.get("follows", True) else "no",
             "revision": package.get("revision"),
             "modified": output.moment(package.get("modified")),
+            "version": package.get("version"),
+            "contributes": package.get("contributes"),
+            "description": package.get("description"),
         }
     )
     if config := package.get("config"):

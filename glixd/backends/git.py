@@ -106,6 +106,8 @@ class LogEntry(NamedTuple):
     subject: str
     trailers: Mapping[str, str]
     """By name; the values of one that stands there several times are joined by line feeds."""
+    body: str = ""
+    """The message below the subject, without its trailers."""
 
 
 class RefUpdate(NamedTuple):
@@ -165,12 +167,13 @@ class Git:
         done = self._git("symbolic-ref", "--quiet", "HEAD")
         return done.stdout.decode().strip() if done.status == 0 else None
 
-    def log(self, revision: str, *, limit: int) -> list[LogEntry]:
-        """At most `limit` commits that lead to `revision`, the newest first."""
-        form = "%H%x00%at%x00%an%x00%s%x00%(trailers:only,unfold,separator=%x01)%x00"
-        done = self._done("log", f"--max-count={limit}", "-z", f"--format={form}", "--end-of-options", revision, "--")
+    def log(self, revision: str, *, limit: int, paths: Sequence[str] = ()) -> list[LogEntry]:
+        """At most `limit` commits that lead to `revision`, the newest first; only those that changed `paths`, if any."""
+        form = "%H%x00%at%x00%an%x00%s%x00%(trailers:only,unfold,separator=%x01)%x00%b%x00"
+        words = ("log", f"--max-count={limit}", "-z", f"--format={form}", "--end-of-options", revision, "--", *paths)
+        done = self._done(*words, environment={"GIT_LITERAL_PATHSPECS": "1"})
         fields = done.stdout.decode(errors="replace").split("\0")
-        return [_log_entry(fields[start : start + 5]) for start in range(0, len(fields) - 5, 6)]
+        return [_log_entry(fields[start : start + 6]) for start in range(0, len(fields) - 6, 7)]
 
     def changed_paths(self, old: str | None, new: str) -> dict[str, tuple[Entry | None, Entry | None]]:
         """The files in which two commits differ, with what each has there; without `old`, all files of `new`."""
@@ -437,8 +440,10 @@ def _import_stream(commit: Commit) -> Iterator[bytes]:
 
 
 def _log_entry(fields: Sequence[str]) -> LogEntry:
-    oid, moment, author, subject, trailers = fields
+    oid, moment, author, subject, trailers, body = fields
     found: dict[str, str] = {}
     for name, value in (line.partition(": ")[::2] for line in trailers.split("\x01") if line):
         found[name] = f"{found[name]}\n{value}" if name in found else value
-    return LogEntry(oid.strip(), int(moment), author, subject, found)
+    paragraphs = body.strip().split("\n\n")
+    told = "\n\n".join(paragraphs[:-1] if found else paragraphs)
+    return LogEntry(oid.strip(), int(moment), author, subject, found, told)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -73,6 +74,39 @@ _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _NOISE: Final = re.compile(
     r"^\s*(\(use '--show-trace'|GC Warning:|warning: |evaluating |copying |fetching |unpacking )"
 )
+
+
+_CONTRIBUTION: Final = """\
+let
+  input = flake.inputs.${{{input}}};
+  path = {path};
+  at = builtins.foldl' (set: name: if builtins.isAttrs set then set.${{name}} or null else null) input;
+  text = value: let tried = builtins.tryEval (if builtins.isString value then value else null); in
+    if tried.success then tried.value else null;
+  about = value: {{
+    kind = "package"; description = text (value.meta.description or null); version = text (value.version or null);
+  }};
+  module = {{ kind = {kind}; description = null; version = null; }};
+  first = candidates: let found = builtins.filter (value: value != null) (map at candidates); in
+    if found == [ ] then {{ kind = null; description = null; version = null; }} else about (builtins.head found);
+  modules = builtins.filter (set: at [ set "default" ] != null) {sets};
+in
+if path == [ ] then (if modules != [ ] then module else first [ [ "packages" {system} "default" ] ])
+else if builtins.elem (builtins.head path) {sets} then module
+else first [ ([ "packages" {system} ] ++ path) ([ "legacyPackages" {system} ] ++ path) path ]
+"""
+"""What importManifest would make of a package: a module of its scope before a package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """A package of a manifest, to ask what it is."""
+
+    input: str | None
+    """None for an attribute of the host's own nixpkgs."""
+    attribute: str | None
+    system: str
+    scope: str
 
 
 class Nix:
@@ -164,6 +198,22 @@ class Nix:
         found = self._on_commit(commit, body, "the features of the core", cancellation)
         return [str(name) for name in found] if isinstance(found, list) else []
 
+    def contribution(self, commit: str, wanted: Contribution, *, timeout: float) -> dict[str, str | None]:
+        """What a package of a manifest is: its `kind` (package, nixosModule or homeModule), `description` and `version`.
+
+        All are None where the flake has no such thing. Raises EvaluationFailed or TimedOut.
+        """
+        source = "nixpkgs" if wanted.input is None else wanted.input
+        body = _CONTRIBUTION.format(
+            input=nix_string(source),
+            system=nix_string(wanted.system),
+            path=json_list(wanted.attribute.split(".") if wanted.attribute else []),
+            sets=json_list(["nixosModules"] if wanted.scope == "system" else ["homeModules", "homeManagerModules"]),
+            kind=nix_string("nixosModule" if wanted.scope == "system" else "homeModule"),
+        )
+        found = self._on_commit(commit, body, "what the package is", None, timeout=timeout)
+        return {name: str(value) if value else None for name, value in found.items()}
+
     def evaluate_host(self, commit: str, host: str, *, cancellation: Cancellation | None = None) -> str:
         """Evaluate the whole system of a host at a commit; its derivation, or EvaluationFailed with nix's own words."""
         attribute = f"nixosConfigurations.{nix_string(host)}.config.system.build.toplevel.drvPath"
@@ -190,10 +240,26 @@ class Nix:
         return f"{platform.machine()}-linux"
 
     def _on_commit(
-        self, commit: str, body: str, what: str, cancellation: Cancellation | None, *, memory: int | None = None
+        self,
+        commit: str,
+        body: str,
+        what: str,
+        cancellation: Cancellation | None,
+        *,
+        timeout: float = TIMEOUT,
+        memory: int | None = None,
     ) -> Any:
         expression = f"let flake = builtins.getFlake {nix_string(self.url(commit))}; in {body}"
-        done = self._nix("eval", "--json", "--expr", expression, guarded=True, cancellation=cancellation, memory=memory)
+        done = self._nix(
+            "eval",
+            "--json",
+            "--expr",
+            expression,
+            guarded=True,
+            cancellation=cancellation,
+            timeout=timeout,
+            memory=memory,
+        )
         if done.status:
             raise Failed(f"nix can't say {what}: {_words(done)}", code=ErrorCode.EVALUATION_FAILED)
         return json.loads(done.stdout)
@@ -204,6 +270,7 @@ class Nix:
         cwd: Path | None = None,
         guarded: bool = False,
         cancellation: Cancellation | None = None,
+        timeout: float = TIMEOUT,
         memory: int | None = None,
     ) -> Completed:
         """Run nix; with `memory`, in the background and with a heap of that size at most."""
@@ -211,7 +278,7 @@ class Nix:
         return self._processes.run(
             argv,
             cwd=cwd,
-            timeout=TIMEOUT,
+            timeout=timeout,
             cancellation=cancellation,
             environment=None if memory is None else _small_heap(memory),
             memory=None if memory is None else memory * ADDRESS_SPACE,

@@ -9,9 +9,11 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+import structlog
+
 from glixd.api import Consent
 from glixd.backends.index import CLOSE, Indexes
-from glixd.backends.nix import Nix
+from glixd.backends.nix import Contribution, Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.registry import Listed, Registries
 from glixd.backends.repository import LOCK, Snapshot
@@ -20,8 +22,12 @@ from glixd.errors import Failed
 from glixd.model.lockfile import LockFile
 from glixd.model.operations import nixpkgs_url
 
+log = structlog.get_logger()
+
 REGISTRY_AGE: Final = 300.0
 """Seconds for which an answer of `nix registry list` is used again."""
+QUICKLY: Final = 10.0
+"""Seconds that nix has to say what only decorates an answer."""
 SUGGESTIONS: Final = 3
 """Names that are suggested for one that nobody knows."""
 
@@ -140,6 +146,21 @@ class Asking:
         if revision:
             self._facts.remember(key, json.dumps(features))
         return set(features)
+
+    def contribution(self, wanted: Contribution) -> Mapping[str, str | None]:
+        """What a package is; empty where nix can't say so quickly, which is not remembered."""
+        revision = self._revision if wanted.input is None else self.lock.revision(wanted.input)
+        key = f"contribution {revision} {wanted.system} {wanted.scope} {wanted.attribute or ''}"
+        if known := self._facts.known(key):
+            return dict(json.loads(known))
+        try:
+            found = self._facts.nix.contribution(self.snapshot.commit, wanted, timeout=QUICKLY)
+        except Failed as error:
+            log.debug("what a package is can't be found out", reason=error.message)
+            return {}
+        if revision:
+            self._facts.remember(key, json.dumps(found))
+        return found
 
     @property
     def _revision(self) -> str | None:

@@ -259,6 +259,8 @@ QUERIES: Final[dict[str, Callable[[World], Answer]]] = {
     "Info": lambda _: {},
     "Resolve": lambda _: {"refs": ["firefox", "github:owner/tool#a.b"]},
     "History": lambda _: {"limit": 1},
+    "ListInputs": lambda _: {},
+    "Diff": lambda _: {"host": "laptop"},
     "ListTransactions": lambda _: {"states": ["succeeded"], "limit": 5},
     "GetTransaction": lambda world: {"transaction": world.transaction},
     "Watch": lambda world: {"transaction": world.transaction},

@@ -68,7 +68,7 @@ def test_words_mean_what_they_say(words: list[str], verb: str, expected: dict[st
         (["add", "x", "--name"], "--name", "glixctl add --help"),
         (["list", "--limit", "0"], "--limit", "glixctl list --help"),
         (["list", "--json=yes"], "--json", "glixctl list --help"),
-        (["history", "--host", "pi"], "history takes no --host.", "glixctl history --help"),
+        (["inputs", "--host", "pi"], "inputs takes no --host.", "glixctl inputs --help"),
         (["--host", "laptop", "info"], "info takes no --host.", "glixctl info --help"),
         (["--host=laptop", "info"], "info takes no --host.", ""),
         (["--host", "laptop", "transaction", "list"], "transaction list takes no --host.", ""),

@@ -98,7 +98,23 @@ def test_a_mutation_is_one_request_that_the_table_understands(
         (["list"], "List", {"limit": 1000}),
         (["list", "--all-hosts", "--all"], "List", {"all_hosts": True, "include_disabled": True, "limit": 1000}),
         (["list", "--host=pi", "--limit=5"], "List", {"host": "pi", "limit": 5}),
+        (
+            ["list", "--scope=home", "--user=bob", "--state=disabled", "--source=github:", "--sort=flake"],
+            "List",
+            {
+                "scope": "home",
+                "user": "bob",
+                "state": "disabled",
+                "text": "github:",
+                "sort": "flake",
+                "limit": 1000,
+            },
+        ),
+        (["inputs"], "ListInputs", {}),
+        (["diff"], "Diff", {}),
+        (["diff", "abcd", "ef01", "--host=pi"], "Diff", {"before": "abcd", "commit": "ef01", "host": "pi"}),
         (["history", "--before=abcd"], "History", {"before": "abcd", "limit": 50}),
+        (["history", "git", "--host=pi"], "History", {"name": "git", "host": "pi", "limit": 50}),
         (["transaction", "list"], "ListTransactions", {}),
         (
             ["transaction", "list", "--state=failed", "--limit=2"],
@@ -359,6 +375,7 @@ def test_info_prints_hosts_and_inputs(daemon: Daemon, capsys: pytest.CaptureFixt
                     "url": "github:NixOS/nixpkgs",
                     "revision": COMMIT,
                     "modified": "2026-01-02T03:04:05Z",
+                    "age": 3,
                 },
                 {"name": "mine"},
             ],
@@ -378,7 +395,7 @@ def test_info_prints_hosts_and_inputs(daemon: Daemon, capsys: pytest.CaptureFixt
         "  pi system=x86_64-linux primary_user=alice packages=12/14 enabled health=failed\n"
         "  old problem: line 3 is no TOML\n"
         "inputs:\n"
-        "  nixpkgs  1a2b3c4  2026-01-02  github:NixOS/nixpkgs\n"
+        "  nixpkgs  1a2b3c4  2026-01-02  3 days  github:NixOS/nixpkgs\n"
         "  mine\n"
     )
     assert captured.err == "warning: the configuration of pi does not evaluate: no\\x1b\n"
@@ -410,6 +427,63 @@ def test_history_prints_its_table(daemon: Daemon, capsys: pytest.CaptureFixture[
         "1a2b3c4  2026-01-02 03:04  alice   glix add laptop: x — needed\n"
         "1a2b3c4  2026-01-02 03:04  bo      glix add laptop: x\n"
     )
+
+
+def test_history_in_full_prints_who_why_and_in_which_transaction(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = {"commit": COMMIT, "time": "2026-01-02T03:04:05Z", "author": "alice", "subject": "glix add laptop: x"}
+    more = {"uid": 1000, "reason": "needed", "transaction": ID, "body": "added x\n\nadded \x1b"}
+    daemon.play("History", {"entries": [{**entry, **more}, {**entry, "author": "bo"}]})
+    assert main(["history", "--long"]) == 0
+    assert capsys.readouterr().out == (
+        "commit:      1a2b3c4d5e6f\n"
+        "time:        2026-01-02 03:04\n"
+        "author:      alice (1000)\n"
+        "subject:     glix add laptop: x\n"
+        "reason:      needed\n"
+        f"transaction: {ID}\n"
+        "  added x\n"
+        "\n"
+        "  added \\x1b\n"
+        "\n"
+        "commit:  1a2b3c4d5e6f\n"
+        "time:    2026-01-02 03:04\n"
+        "author:  bo\n"
+        "subject: glix add laptop: x\n"
+    )
+
+
+def test_inputs_prints_its_table(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    nixpkgs = {"name": "nixpkgs", "url": "github:NixOS/nixpkgs", "revision": COMMIT, "age": 70, "managed": False}
+    tool = {"name": "tool", "managed": True, "hosts": ["pi"], "packages": ["pi/a", "pi/b", "pi/c", "pi/d"], "uses": 9}
+    daemon.play("ListInputs", {"inputs": [{**nixpkgs, "hosts": ["laptop", "pi"], "packages": [], "uses": 0}, tool]})
+    assert main(["inputs"]) == 0
+    assert capsys.readouterr().out == (
+        "NAME     REVISION  AGE       BY     USED BY                      URL\n"
+        "nixpkgs  1a2b3c4   2 months  you    laptop, pi                   github:NixOS/nixpkgs\n"
+        "tool                         glixd  pi/a, pi/b, pi/c and 6 more\n"
+    )
+
+
+def test_diff_follows_its_pages_from_one_commit(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    first = {"before": COMMIT, "files": ["a"], "diff": "--- a\n+x\n", "next": "a"}
+    daemon.play("Diff", first, {"before": COMMIT, "files": ["b"], "diff": "-y\x1b\n"})
+    assert main(["diff", "--host=pi"]) == 0
+    assert capsys.readouterr().out == "--- a\n+x\n-y\\x1b\n"
+    assert daemon.asked[1][1] == {"host": "pi", "before": COMMIT, "after": "a"}
+
+
+def test_on_a_terminal_a_diff_goes_through_the_pager(
+    daemon: Daemon, terminal: Callable[[str], Terminal], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    daemon.play("Diff", {"before": COMMIT, "files": ["a"], "diff": "--- a\n+x\n"})
+    monkeypatch.setenv("PAGER", f"cat >{tmp_path}/read")
+    terminal("")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["diff"]) == 0
+    assert (tmp_path / "read").read_text() == "--- a\n+x\n"
 
 
 def test_resolve_prints_what_names_mean(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:

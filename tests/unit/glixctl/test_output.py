@@ -216,3 +216,29 @@ def test_an_error_of_several_lines_stays_under_its_sentence(capsys: pytest.Captu
 def test_json_spells_everything_beyond_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     output.document({"name": "\u202e\x1b"})
     assert capsys.readouterr().out == '{\n  "name": "\\u202e\\u001b"\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (None, ""),
+        (0, "0 days"),
+        (1, "1 day"),
+        (13, "13 days"),
+        (14, "2 weeks"),
+        (59, "8 weeks"),
+        (60, "2 months"),
+        (400, "13 months"),
+        (800, "2 years"),
+    ],
+)
+def test_an_age_is_told_in_the_largest_unit_of_which_it_is_more_than_one(days: int | None, told: str) -> None:
+    assert output.age(days) == told
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536 * 1024, "1.5 MiB"), (5 * 1024**4, "5.0 TiB")],
+)
+def test_a_size_is_told_as_people_write_it(count: int, told: str) -> None:
+    assert output.size(count) == told

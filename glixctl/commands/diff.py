@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`glixctl diff`: what people edited since the last commit, or what differs between commits."""
+
+from __future__ import annotations
+
+from glixctl import output
+from glixctl.commands._common import given, host_flag
+from glixd.protocol import Exit
+
+TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from typing import Any
+
+    from glixctl.client import Client
+
+NAME = "diff"
+SUMMARY = "compare the work tree with a commit, or two commits"
+ABOUT = (
+    "Without a commit, it shows what was edited by hand since the last one, in every file that git tracks.",
+    "With one, it shows what differs from it now; with two, what differs between them.",
+    "On a terminal the answer goes through $PAGER, if that is set.",
+)
+EXAMPLES = (
+    ("diff", "what was edited by hand and is in no commit yet"),
+    ("diff 1a2b3c4", "everything that changed since a commit"),
+    ("diff 1a2b3c4 5d6e7f8 --host pi", "what two commits differ in on one host"),
+)
+ANSWER = "Difference"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """The two sides."""
+    parser.add_argument("before", nargs="?", metavar="COMMIT", help="the older side; by default the last commit")
+    parser.add_argument("commit", nargs="?", metavar="COMMIT", help="the newer side; by default the work tree")
+    host_flag(parser)
+
+
+def run(options: Namespace, client: Client) -> int:
+    """Diff, page by page."""
+    parameters = given(before=options.before, commit=options.commit, host=options.host)
+    answer = client.call("Diff", parameters)
+    while following := answer.get("next"):
+        again = {**parameters, "before": answer["before"], "after": following}
+        answer = _joined(answer, client.call("Diff", again))
+    if options.json:
+        output.document(answer)
+    else:
+        output.page_diff(answer["diff"])
+    return Exit.DONE
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Two pages as one; the second says whether there is another."""
+    return {**second, "files": [*first["files"], *second["files"]], "diff": first["diff"] + second["diff"]}
