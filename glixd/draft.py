@@ -45,6 +45,8 @@ class Draft:
     before: Mapping[str, bytes | None]
     after: Mapping[str, Content]
     adopted: Mapping[str, bytes | None]
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """New path → the path that a file had before."""
 
     @property
     def changed(self) -> dict[str, Content]:
@@ -94,8 +96,13 @@ def outcome_of(draft: Draft) -> api.Outcome:
     ]
     taken_over = f"took over the edits of {listed(list(draft.adopted))}" if draft.adopted else f"rewrote {FLAKE}"
     summary = draft.plan.summary if draft.plan.changes else taken_over
+    paths = {*draft.moved, *draft.moved.values()}
+    told = {path: content for path, content in sorted(draft.changed.items()) if path not in paths}
     diff = "".join(
-        _difference(path, draft.before.get(path), content) for path, content in sorted(draft.changed.items())
+        [
+            *(_difference(path, draft.before.get(path), content) for path, content in told.items()),
+            *(_renamed(source, path) for path, source in sorted(draft.moved.items())),  # last, as git apply reads them
+        ]
     )
     return api.Outcome(summary=summary, changed=True, changes=draft.plan.changes, lock=tuple(lock), diff=diff)
 
@@ -113,13 +120,18 @@ def unified(path: str, before: str | None, after: str | None) -> str:
 
 
 def _difference(path: str, before: bytes | None, after: Content) -> str:
-    """What becomes of one file; an object that only gets another path is named, and bytes that are no text as well."""
+    """What becomes of one file; bytes that are no text are only named."""
     if isinstance(after, Entry):
-        return f"--- /dev/null\n+++ b/{path} (the same contents, {after.oid[:12]})\n"
+        return f"Binary file {path} becomes {after.oid}\n"
     try:
         return unified(path, None if before is None else before.decode(), None if after is None else after.decode())
     except UnicodeDecodeError:
         return f"Binary file {path} differs\n"
+
+
+def _renamed(source: str, target: str) -> str:
+    """A file that only gets another path, as git tells it."""
+    return f"diff --git a/{source} b/{target}\nsimilarity index 100%\nrename from {source}\nrename to {target}\n"
 
 
 def _lock_of(content: Content) -> LockFile:

@@ -327,7 +327,7 @@ class Preparer:
             raise Refused(
                 f"The locked glixos-core does not understand {', '.join(missing)}, which this change needs.",
                 code=ErrorCode.CORE_TOO_OLD,
-                hint=f"Let glixos-core point to {DEFAULT_CORE_URL} in flake.nix, then run: glixctl update glixos-core",
+                hint=f"Let glixos-core point to {DEFAULT_CORE_URL} in flake.nix, then run: glixctl regen",
                 details={"missing": missing},
             )
 

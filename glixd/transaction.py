@@ -113,7 +113,8 @@ class Transactor:
         planned = self._planned(base, job.request, undone)
         before = {path: snapshot.data(path) for path in {FLAKE, LOCK, *planned.files, *adopted}}
         after: dict[str, Content] = {**adopted, **{path: text.encode() for path, text in planned.files.items()}}
-        after |= self._moved_files(snapshot, planned, job.request, before)
+        moved, renamed = self._moved_files(snapshot, planned, job.request, before)
+        after |= moved
         lock = base.lock
         if undone:
             lock = undone.lock
@@ -130,13 +131,17 @@ class Transactor:
         if locked is not None:
             after[LOCK] = locked.encode()
         _compare(planned, LockFile.parse(locked if locked is not None else lock))
-        return Draft(planned, before, after, adopted)
+        return Draft(planned, before, after, adopted, renamed)
 
     def _moved_files(
         self, snapshot: Snapshot, planned: Plan, request: Request, before: dict[str, bytes | None]
-    ) -> dict[str, Content]:
-        """The files of a host that goes or gets another name: all that git tracks in its folder, none with an open edit."""
+    ) -> tuple[dict[str, Content], dict[str, str]]:
+        """The files of a host that goes or gets another name, and which becomes which.
+
+        That is all that git tracks in its folder; one with an open edit is refused.
+        """
         moved: dict[str, Content] = {}
+        renamed: dict[str, str] = {}
         for host in () if isinstance(request, Rollback) else planned.gone:
             entries = snapshot.below(f"hosts/{host}")
             edited = self._repository.worktree.edits(
@@ -151,7 +156,8 @@ class Transactor:
                 if target and target not in planned.files:
                     before[target] = None
                     moved[target] = entry
-        return moved
+                    renamed[target] = path
+        return moved, renamed
 
     def _undone(
         self, snapshot: Snapshot, base: Base, adopted: Mapping[str, bytes | None], request: Request

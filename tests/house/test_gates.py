@@ -234,7 +234,7 @@ def test_the_wheel_holds_both_programs_and_the_templates(tmp_path: Path) -> None
     assert {"glixd/protocol.py", "glixctl/__main__.py", "glixd/templates/flake.nix"} <= contents.keys()
     assert {name.partition("/")[0].partition("-")[0] for name in contents} == {"glixd", "glixctl"}
     programs = next(text for name, text in contents.items() if name.endswith("entry_points.txt"))
-    assert b"glixctl = glixctl.__main__:main" in programs.splitlines()
+    assert b"glixctl = glixctl.__main__:program" in programs.splitlines()
 
 
 def test_the_source_distribution_builds_the_same_wheel(tmp_path: Path) -> None:
