@@ -151,6 +151,8 @@ class Indexer:
             return
         except GlixError as error:
             log.warning("the packages could not be indexed", reason=error.message)
+        except Exception:
+            log.exception("the index of packages met a defect")
 
     def _wanted(self, snapshot: Snapshot) -> list[Wanted]:
         """What searches will ask for, the default host's first."""

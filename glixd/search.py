@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import datetime
-import sqlite3
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
 from glixd import api
 from glixd.api import Consent
-from glixd.backends.index import LEVELS, Entry, Index, Indexes, level_of, words_of
+from glixd.backends.index import LEVELS, Entry, Index, IndexDamaged, Indexes, level_of, words_of
 from glixd.backends.process import Cancellation
 from glixd.backends.registry import Listed, Listing, Registries, Source
 from glixd.backends.repository import LOCK, Repository, Snapshot
@@ -62,10 +61,8 @@ class Searcher:
         try:
             found = self._matches(query, last + 1, index, snapshot, manifest, asked.host)
             page = list(islice(found, asked.offset, last + 1))
-        except sqlite3.DatabaseError:
-            if index is None:
-                raise
-            self._indexes.forget(index)
+        except IndexDamaged as error:
+            self._indexes.forget(error.index)
             return self.search(asked)
         installed = {package.flake for package in manifest.packages.values()}
         return api.Matches(

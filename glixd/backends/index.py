@@ -28,6 +28,7 @@ import structlog
 from glixd.api import Consent
 from glixd.backends.files import translating
 from glixd.errors import Failed
+from glixd.protocol import ErrorCode
 
 log = structlog.get_logger()
 
@@ -61,6 +62,14 @@ class Found:
     below: tuple[Path_, ...] = ()
 
 
+class IndexDamaged(Failed):
+    """An index can't be read; without it, everything is found out in another way."""
+
+    def __init__(self, index: Index, reason: str) -> None:
+        super().__init__(f"The package index is damaged: {reason}.")
+        self.index = index
+
+
 class Index:
     """One complete index. Safe from any thread."""
 
@@ -71,7 +80,11 @@ class Index:
         self._guard = threading.Lock()
         url = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
         self._connection = sqlite3.connect(url, uri=True, check_same_thread=False, isolation_level=None)
-        self.size: int = self._rows("SELECT count(*) FROM entries")[0][0]
+        try:
+            self.size: int = self._rows("SELECT count(*) FROM entries")[0][0]
+        except BaseException:
+            self._connection.close()
+            raise
 
     def find(self, attribute: str) -> Entry | None:
         """The package of exactly that attribute path."""
@@ -105,8 +118,13 @@ class Index:
             self._connection.close()
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
-        with self._guard:
-            return self._connection.execute(statement, values).fetchall()
+        try:
+            with self._guard:
+                return self._connection.execute(statement, values).fetchall()
+        except sqlite3.ProgrammingError:
+            raise Failed("The package index was put away meanwhile.", code=ErrorCode.BUSY, hint="Try again.") from None
+        except sqlite3.DatabaseError as error:
+            raise IndexDamaged(self, str(error)) from None
 
 
 class Draft:
@@ -203,7 +221,7 @@ class Indexes:
             if path not in self._open and path.exists():
                 try:
                     self._open[path] = Index(path, revision, system)
-                except sqlite3.DatabaseError as error:
+                except (IndexDamaged, sqlite3.DatabaseError) as error:
                     log.warning("an index is damaged and will be built again", path=str(path), reason=str(error))
                     path.unlink(missing_ok=True)
             return self._open.get(path)
@@ -229,7 +247,8 @@ class Indexes:
         return self.get(revision, system)
 
     def forget(self, index: Index) -> None:
-        """Delete an index that can't be read."""
+        """Delete an index that turned out to be damaged."""
+        log.warning("an index is damaged and will be built again", path=str(index.path))
         with self._guard:
             self._open.pop(index.path, None)
             index.path.unlink(missing_ok=True)

@@ -6,13 +6,13 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import structlog
 
 from glixd.api import Consent
-from glixd.backends.index import CLOSE, Indexes
+from glixd.backends.index import CLOSE, Index, IndexDamaged, Indexes
 from glixd.backends.nix import Contribution, Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.registry import Listed, Registries
@@ -24,6 +24,7 @@ from glixd.model.operations import nixpkgs_url
 
 log = structlog.get_logger()
 
+Answer = TypeVar("Answer")
 REGISTRY_AGE: Final = 300.0
 """Seconds for which an answer of `nix registry list` is used again."""
 QUICKLY: Final = 10.0
@@ -47,6 +48,15 @@ class Facts:
         if self._registry is None or time.monotonic() - self._registry[0] > REGISTRY_AGE:
             self._registry = (time.monotonic(), self.nix.registry())
         return self._registry[1]
+
+    def from_index(self, revision: str | None, system: str, question: Callable[[Index], Answer]) -> Answer | None:
+        """What the index of a nixpkgs says; None where there is none that can be read."""
+        index = self.indexes.get(revision, system)
+        try:
+            return question(index) if index else None
+        except IndexDamaged as error:
+            self.indexes.forget(error.index)
+            return None
 
     def known(self, key: str) -> str | None:
         """A remembered fact."""
@@ -99,8 +109,7 @@ class Asking:
 
         The index answers without a process; what it does not know may still come from an overlay of the host.
         """
-        index = self._facts.indexes.get(self._revision, self.system)
-        if index and (entry := index.find(attribute)):
+        if entry := self._facts.from_index(self._revision, self.system, lambda index: index.find(attribute)):
             return entry.marks
         key = f"marks {self._revision} {self.system} {self.host} {attribute}"
         if (known := self._facts.known(key)) is not None:
@@ -121,8 +130,8 @@ class Asking:
 
     def near(self, name: str) -> list[str]:
         """The known names that are spelt most like `name`."""
-        index = self._facts.indexes.get(self._revision, self.system)
-        packages = index.near(name, SUGGESTIONS) if index else self.names()
+        near = self._facts.from_index(self._revision, self.system, lambda index: index.near(name, SUGGESTIONS))
+        packages = self.names() if near is None else near
         known = [*self.registry(), *self._facts.registries.names(self._registry_url), *packages]
         return difflib.get_close_matches(name, dict.fromkeys(known), n=SUGGESTIONS, cutoff=CLOSE)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from glixd.api import Consent
-from glixd.backends.index import LEVELS, Entry, Found, Index, Indexes, level_of
+from glixd.backends.index import LEVELS, Entry, Found, Index, IndexDamaged, Indexes, level_of
 from glixd.errors import Failed
 
 REVISION = "5" * 40
@@ -139,6 +139,21 @@ def test_a_damaged_index_is_as_good_as_none(indexes: Indexes, tmp_path: Path) ->
     again = Indexes(tmp_path / "index")
     assert again.get(REVISION, SYSTEM) is None
     assert not path.exists()
+
+
+def test_damage_that_shows_later_is_told_and_what_was_put_away_is_not_damaged(indexes: Indexes) -> None:
+    index = built(indexes, many(5_000))
+    data = index.path.read_bytes()
+    index.path.write_bytes(data[:4096] + b"x" * (len(data) - 4096))
+    with pytest.raises(IndexDamaged) as damaged:
+        search(index, "package", 5_000)
+    indexes.forget(damaged.value.index)
+    assert indexes.get(REVISION, SYSTEM) is None
+    index = built(indexes, PACKAGES)
+    indexes.close()
+    with pytest.raises(Failed, match="put away"):
+        index.find("firefox")
+    assert index.path.exists()
 
 
 def test_a_damaged_draft_starts_anew(indexes: Indexes) -> None:
