@@ -23,6 +23,8 @@ from tests.support.hermetic import git, write_files
 from tests.support.one_mutation import VARIANTS
 from tests.support.plain import HOST, MANIFEST, Workshop, add, make_plain_repository
 
+AROUND: Final = 4
+"""Calls before and after the commit point that are tried in any case."""
 WORKERS: Final = len(os.sched_getaffinity(0))
 ADDED: Final = "firefox"
 MANAGED: Final = ("flake.nix", "flake.lock", MANIFEST)
@@ -218,5 +220,5 @@ def some(points: Sequence[Call], step: int, around: Callable[[Sequence[Call]], i
     chosen = {call.point for call in points[::step]}
     if around:
         middle = around(points)
-        chosen |= {call.point for call in points if abs(call.point - middle) <= step}
+        chosen |= {call.point for call in points if abs(call.point - middle) <= AROUND}
     return sorted(chosen)
