@@ -106,11 +106,14 @@ class Transactor:
         held.expected = {path: adopted_blob(data, snapshot.commit) for path, data in adopted.items()}
         if isinstance(job.request, Init):
             if job.request.host not in snapshot.hosts:
-                self._refuse_untracked(job.request.host)
+                self._refuse_untracked(snapshot, job.request.host)
         elif job.request.host != ALL_HOSTS:
             snapshot.manifest(job.request.host)  # an unknown host is refused before anything else
         undone = self._undone(snapshot, base, adopted, job.request)
         planned = self._planned(base, job.request, undone)
+        if isinstance(job.request, Init):  # a folder that people made keeps its files, and gets a manifest beside them
+            kept = {path: text for path, text in planned.files.items() if snapshot.data(path) is None}
+            planned = replace(planned, files=kept)
         before = {path: snapshot.data(path) for path in {FLAKE, LOCK, *planned.files, *adopted}}
         after: dict[str, Content] = {**adopted, **{path: text.encode() for path, text in planned.files.items()}}
         moved, renamed = self._moved_files(snapshot, planned, job.request, before)
@@ -215,15 +218,14 @@ class Transactor:
                 return "a region that glixd writes was edited", f"{put_back}   or write it anew with: glixctl regen"
         return None
 
-    def _refuse_untracked(self, host: str) -> None:
-        """A folder that git does not know yet is somebody's work: `init` never writes into it."""
-        folder = self._repository.root / "hosts" / host
-        for name in ("glix.toml", "default.nix"):
-            if os.path.lexists(folder / name):
+    def _refuse_untracked(self, snapshot: Snapshot, host: str) -> None:
+        """A file that git does not know yet is somebody's work: `init` never writes over it."""
+        for path in (manifest_path(host), f"hosts/{host}/default.nix"):
+            if snapshot.data(path) is None and os.path.lexists(self._repository.root / path):
                 raise Refused(
-                    f"hosts/{host}/{name} exists already.",
-                    hint=f"Move it away, or commit it: git add hosts/{host} && git commit",
-                    details={"path": f"hosts/{host}/{name}"},
+                    f"{path} exists already, and git does not know it.",
+                    hint=f"Move it away, or commit it: git add {path} && git commit -m 'Add {path}' -- {path}",
+                    details={"path": path},
                 )
 
     def _lock(
