@@ -99,6 +99,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         """The request that follows; raises when it would leave https, or what a registry may be."""
         if registry_problem(newurl, allow_files=False) or (req.type == "https" and urlsplit(newurl).scheme != "https"):
+            fp.close()
             raise Failed(f"it redirects to {newurl[:200]!a}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
