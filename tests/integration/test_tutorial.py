@@ -70,4 +70,4 @@ def test_the_script_of_the_how_to_adds_a_package(site: Site, daemon: RunningDaem
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("added firefox to laptop")
-    assert "asked by a script" in site.git("log", "-1", "--format=%B").splitlines()
+    assert "Glix-Reason: asked by a script" in site.git("log", "-1", "--format=%B").splitlines()
