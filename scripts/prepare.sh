@@ -75,8 +75,6 @@ build  command  pkg-config   pkg-config
 build  module   libsystemd   libsystemd-dev
 system command  cc              gcc
 system file     /usr/include/stdlib.h  libc6-dev
-system command  debootstrap     debootstrap
-system command  systemd-nspawn  systemd-container
 END
 }
 

@@ -78,6 +78,8 @@ class Result:
     reason: str = ""
     passed: int = 0
     failed: int = 0
+    skipped: tuple[str, ...] = ()
+    """Why tests were left out; a skip is no pass."""
 
 
 def static_suites() -> Iterator[Suite]:
@@ -124,7 +126,7 @@ NEEDS = {
     "unit": (VENV, "systemd-python"),
     "house": (VENV, "git", "man"),
     "nix": (VENV, "git", "nix", "openssl"),
-    "system": (*EVERYTHING, "cc", "root", "debootstrap", "systemd-nspawn"),
+    "system": (*EVERYTHING, "cc"),
 }
 """What the machine must have for a suite; a suite without an entry needs everything."""
 
@@ -214,9 +216,9 @@ def run(suite: Suite, running: Running) -> Result:
     started = time.monotonic()
     status = running.run(suite.command, _log(suite))
     seconds = time.monotonic() - started
-    passed, failed = _counts(suite)
+    passed, failed, skipped = _counts(suite)
     if status == 0 and not failed:
-        return Result(suite, Outcome.PASSED, seconds, passed=passed)
+        return Result(suite, Outcome.PASSED, seconds, passed=passed, skipped=skipped)
     # A suite that ended without a failed test (nothing collected, a crash, a signal) is a failure all the same.
     failed = failed if failed or suite.junit is None else 1
     return Result(suite, Outcome.FAILED, seconds, f"status {status}, see {_shown(_log(suite))}", passed, failed)
@@ -230,18 +232,21 @@ def _shown(path: Path) -> Path:
     return path.relative_to(CHECKOUT)
 
 
-def _counts(suite: Suite) -> tuple[int, int]:
-    """How many tests of SUITE passed and failed, from the report that pytest wrote."""
+def _counts(suite: Suite) -> tuple[int, int, tuple[str, ...]]:
+    """How many tests of SUITE passed and failed, and why others were skipped, from the report that pytest wrote."""
     if suite.junit is None or not suite.junit.exists():
-        return 0, 0
+        return 0, 0, ()
     passed = failed = 0
+    skipped = []
     for case in ElementTree.parse(suite.junit).iter("testcase"):  # noqa: S314 - written by our own pytest, just now
         outcomes = {child.tag for child in case}
         if outcomes & {"failure", "error"}:
             failed += 1
-        elif "skipped" not in outcomes:
+        elif "skipped" in outcomes:
+            skipped += [child.get("message", "") for child in case if child.tag == "skipped"]
+        else:
             passed += 1
-    return passed, failed
+    return passed, failed, tuple(skipped)
 
 
 def report(result: Result) -> None:
@@ -252,6 +257,9 @@ def report(result: Result) -> None:
         case Outcome.PASSED:
             tests = f"  {result.passed} passed" if result.suite.junit else ""
             print(f"ok      {result.suite.name:<12} {result.seconds:6.1f} s{tests}", flush=True)
+            for reason in sorted(set(result.skipped)):
+                times = result.skipped.count(reason)
+                print(f"NOT RUN {result.suite.name}: {times} tests: {reason}", flush=True)
         case Outcome.FAILED:
             print(f"FAILED  {result.suite.name:<12} {result.seconds:6.1f} s  {result.reason}", flush=True)
             for line in _log(result.suite).read_text(errors="replace").splitlines()[-TAIL:]:
@@ -268,7 +276,8 @@ def summarise(results: list[Result]) -> Status:
     print(f"{sum(result.passed for result in results)} passed, {sum(result.failed for result in results)} failed")
     if count[Outcome.FAILED]:
         return Status.FAILED
-    return Status.NOT_RUN if count[Outcome.NOT_RUN] else Status.PASSED
+    incomplete = count[Outcome.NOT_RUN] or any(result.skipped for result in results)
+    return Status.NOT_RUN if incomplete else Status.PASSED
 
 
 def choose(known: dict[str, Suite], names: list[str], fast: bool) -> list[Suite]:

@@ -154,6 +154,16 @@ def _suites(checkout: Path, *arguments: str, **environment: str) -> subprocess.C
     return _run(sys.executable, "-I", "scripts/suites.py", *arguments, cwd=checkout, **environment)
 
 
+def test_the_runner_says_which_tests_did_not_run_and_does_not_pass(checkout: Path) -> None:
+    (checkout / "tests/house/test_two.py").write_text(
+        "import pytest\ndef test_one(): pass\ndef test_other(): pytest.skip('no tmpfs can be mounted here')\n"
+    )
+    ran = _suites(checkout, "house")
+    assert ran.returncode == 3, ran.stdout
+    assert "NOT RUN house: 1 tests: no tmpfs can be mounted here" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "1 passed, 0 failed"
+
+
 def test_the_runner_passes_when_all_pass(checkout: Path) -> None:
     ran = _suites(checkout, "house")
     assert ran.returncode == 0, ran.stdout
