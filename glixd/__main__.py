@@ -24,6 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the daemon until it ends, and say how: a sentence on standard error, an exit code."""
     given = vars(arguments)
     ready_fd = given.pop("ready_fd")
+    if ready_fd is not None:
+        _close_inherited(ready_fd)
     try:
         chosen = settings.load(given, os.environ)
         log.configure(chosen.log)
@@ -35,6 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"glixd: {error.filename or 'the system'}: {error.strerror}.", file=sys.stderr)  # noqa: T201
         return 1
     return 0
+
+
+def _close_inherited(kept: int) -> None:
+    """Let go of what the program that started us on demand had open: a pipe that it waits for must not live as long as we."""
+    highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=kept)
+    os.closerange(3, kept)
+    os.closerange(max(kept, 2) + 1, highest + 1)
 
 
 async def _serve(chosen: settings.Settings, ready_fd: int | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, cast
@@ -185,8 +186,9 @@ class Preparer:
         return request, (Part(row.policy, before), Part(Policy.INSTALL, (*before, *after)))
 
     def set_host(self, row: api.Operation, asked: api.SetHostParameters, context: Context) -> Made:
-        """Check that the host is there."""
+        """Check that the host is there, and the form of the values."""
         host, _ = self._host(asked, context)
+        _check_settings(asked.changes)
         urls = tuple(value for key, value in asked.changes.items() if key == "registry_url" and value)
         return SetHost(host, tuple(sorted(asked.changes.items()))), (Part(row.policy, sources=urls),)
 
@@ -443,6 +445,22 @@ def _check_values(values: Mapping[str, str]) -> None:
     user = values.get("user", "")
     if user and not api.USER_NAME.fullmatch(user):
         raise invalid("changes", f"user: {user[:60]!a} is not a user name")
+
+
+def _check_settings(values: Mapping[str, str]) -> None:
+    """The values of settings that have a form of their own; the empty text clears any."""
+    for key, (form, hint) in _FORMS.items():
+        value = values.get(key, "")
+        if value and not form.fullmatch(value):
+            raise invalid("changes", f"{key}: {value[:60]!a} is no value that it can have", hint=hint)
+
+
+_FORMS: Final = {
+    "system": (api.SYSTEM, "A system is one that Nix knows, such as x86_64-linux or aarch64-linux."),
+    "primary_user": (api.USER_NAME, "A user name has lower-case letters, digits, _ and -, at most 31."),
+    "default_scope": (re.compile("system|home"), "It is system or home."),
+    "state_version": (re.compile(r"[0-9]{2}\.[0-9]{2}", re.ASCII), "A release is spelt like 26.05."),
+}
 
 
 def _inner(

@@ -223,14 +223,18 @@ class Plan:
     def summary(self) -> str:
         """One sentence about the change."""
         if not self.changes:
-            return f"nothing to do on {self.host}"
+            return f"nothing to do{self._place('on')}"
         first = self.changes[0]
         if self.verb in HOST_VERBS:
             return f"{first.action} the host {self.host} ({facts(first)})"
         actions = {change.action for change in self.changes}
         about = f" ({facts(first)})" if len(self.changes) == 1 else ""
         action = first.action if len(actions) == 1 else "changed"
-        return f"{action} {self._names} {preposition(self.verb)} {self.host}{about}"
+        return f"{action} {self._names}{self._place(preposition(self.verb))}{about}"
+
+    def _place(self, word: str) -> str:
+        """Where it happened; a change of the whole repository happened nowhere in particular."""
+        return "" if self.host == ALL_HOSTS else f" {word} {self.host}"
 
     @property
     def _names(self) -> str:

@@ -78,6 +78,22 @@ def test_daemon_on_demand_outlives_the_client_and_keeps_none_of_its_files(site: 
     assert os.getsid(pid) == pid
 
 
+def test_daemon_on_demand_lets_go_of_the_pipes_of_its_caller(site: Site) -> None:
+    """A shell hands every pipe of its own on; whoever reads one to its end must not wait for the daemon."""
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run(
+            [*glixctl_command("ping")], env=site.environment(), pass_fds=(writing,), stdin=subprocess.DEVNULL, check=False
+        )
+        assert done.returncode == Exit.DONE
+        os.close(writing)
+        assert select.select([reading], [], [], 10)[0]
+        assert os.read(reading, 1) == b""
+        assert site.daemon_pid() is not None
+    finally:
+        os.close(reading)
+
+
 def test_four_clients_at_once_start_one_daemon(site: Site) -> None:
     clients = [
         subprocess.Popen(
