@@ -83,7 +83,11 @@ def test_daemon_on_demand_lets_go_of_the_pipes_of_its_caller(site: Site) -> None
     reading, writing = os.pipe()
     try:
         done = subprocess.run(
-            [*glixctl_command("ping")], env=site.environment(), pass_fds=(writing,), stdin=subprocess.DEVNULL, check=False
+            [*glixctl_command("ping")],
+            env=site.environment(),
+            pass_fds=(writing,),
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
         assert done.returncode == Exit.DONE
         os.close(writing)

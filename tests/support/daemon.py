@@ -270,8 +270,13 @@ class Site:
             os.close(descriptor)
 
     def trace(self) -> dict[str, str]:
-        """A digest of every file of the repository, git's own included; equal before and after what left no trace."""
-        files = [path for path in sorted(self.repository.rglob("*")) if not path.is_dir() or path.is_symlink()]
+        """A digest of every file of the repository, git's own included; equal before and after what left no trace.
+
+        The empty file by which a daemon holds its right to serve the repository says nothing about what is in it.
+        """
+        right = self.repository / ".git" / "glix" / "daemon.lock"
+        found = (path for path in sorted(self.repository.rglob("*")) if path != right)
+        files = [path for path in found if not path.is_dir() or path.is_symlink()]
         return {os.fspath(path.relative_to(self.repository)): _digest(path) for path in files}
 
     def init_parameters(self, sources: Sources) -> Answer:
