@@ -277,6 +277,12 @@ class WaitParameters(TransactionParameters):
     timeout: float = Field(300.0, gt=0, le=86400, description="Seconds to wait for the end.")
 
 
+class DoctorParameters(Parameters):
+    """How thoroughly to look."""
+
+    verify: bool = Field(False, description="Lock everything once more, to compare; this may need the network.")
+
+
 class InitParameters(MutationParameters):
     """The host to add, and where a new repository takes its inputs from."""
 
@@ -660,6 +666,33 @@ class Histories(Value):
     next: str | None = Field(None, description="Pass as `before` to go on.")
 
 
+class Status(StrEnum):
+    """What a check came to."""
+
+    OK = "OK"
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+class Check(Value):
+    """One finding of the doctor."""
+
+    name: str = Field(description="What was looked at.")
+    status: str = Field(description="OK, WARN (works, and deserves a look) or FAIL.")
+    message: str
+    remedy: str | None = Field(None, description="What to do about it, where possible as a command.")
+    path: str | None = Field(None, description="The file or folder of the repository that it is about.")
+    line: int | None = None
+    fix: str | None = Field(None, description="The operation that mends it without a question.")
+
+
+class Diagnosis(Value):
+    """What the doctor found."""
+
+    checks: tuple[Check, ...]
+    version: str = Field(description="The version of the daemon.")
+
+
 class Change(Value):
     """What a change did to one package of a host."""
 
@@ -823,6 +856,7 @@ _ROWS: Final = (
         Policy.READ,
         "Compare the work tree with a commit, or two commits with each other.",
     ),
+    _query("Doctor", DoctorParameters, Diagnosis, Policy.READ, "Look for what is wrong, and say how to mend it."),
     _query("History", HistoryParameters, Histories, Policy.READ, "List the commits, the newest first."),
     _query("ListTransactions", ListTransactionsParameters, Transactions, Policy.READ_TRANSACTION, "List transactions."),
     _query("GetTransaction", TransactionParameters, Transaction, Policy.READ_TRANSACTION, "Show one transaction."),

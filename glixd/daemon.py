@@ -24,6 +24,7 @@ from glixd.backends.process import Processes
 from glixd.backends.registry import Registries
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
+from glixd.doctor import Doctor, Patient, has_user
 from glixd.engine import Engine, Parts
 from glixd.errors import Failed, GlixError
 from glixd.frontends.dbus import DBusFrontend
@@ -60,6 +61,7 @@ class Daemon:
         self._environment = environment
         self._stopping = asyncio.Event()
         self._active = time.monotonic()
+        self._bus_problem: str | None = None
 
     async def run(self, ready_fd: int | None) -> None:
         """Serve until asked to stop, or until there was nothing to do for long enough."""
@@ -116,6 +118,20 @@ class Daemon:
         parts = Parts(
             repository=repository,
             queries=Queries(repository, health, preparer, facts, mode=settings.mode, default_host=settings.host),
+            doctor=Doctor(
+                Patient(
+                    repository,
+                    nix,
+                    locker,
+                    facts,
+                    health,
+                    database,
+                    machine=settings.host,
+                    state=settings.state,
+                    bus=lambda: self._bus_problem,
+                    has_user=has_user,
+                )
+            ),
             preparer=preparer,
             transactor=Transactor(
                 repository, locker, machine=settings.host, default_system=nix.system(), owner_adopts=owner_adopts
@@ -199,6 +215,7 @@ class Daemon:
             if self._settings.mode is Mode.SYSTEM:
                 raise
             log.warning("there is no bus to serve", reason=error.message)
+            self._bus_problem = f"there is no bus to serve: {error.message}"
             return None
 
     async def _own_name(self, bus: Bus) -> None:
@@ -208,11 +225,13 @@ class Daemon:
             if self._settings.mode is Mode.SYSTEM:
                 raise
             log.warning("the bus name belongs to somebody else", reason=error.message)
+            self._bus_problem = f"{BUS_NAME} belongs to somebody else: {error.message}"
 
     def _bus_lost(self, lost: asyncio.Future[BusError]) -> None:
         """Without its bus a daemon that was activated by it can't be reached again: end, and be started anew."""
         if not self._stopping.is_set():
             log.warning("the bus is gone", reason=str(lost.result()))
+            self._bus_problem = f"the bus is gone: {lost.result()}"
             if self._settings.mode is Mode.SYSTEM:
                 self._stopping.set()
 

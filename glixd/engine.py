@@ -18,6 +18,7 @@ from glixd import api, policy
 from glixd.api import Caller, Kind
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
+from glixd.doctor import Doctor
 from glixd.draft import Job
 from glixd.errors import Cancelled, Failed, GlixError, NotAllowed, Refused
 from glixd.health import HealthKeeper
@@ -49,6 +50,7 @@ class Parts:
 
     repository: Repository
     queries: Queries
+    doctor: Doctor
     preparer: Preparer
     transactor: Transactor
     locker: Locker
@@ -370,6 +372,10 @@ class Engine:
         """Compare commits, or the work tree with one."""
         return await self._read(caller, self._parts.queries.diff, asked)
 
+    async def doctor(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Look for what is wrong."""
+        return await self._read(caller, self._parts.doctor.examine, asked)
+
     async def transactions(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """List transactions: one's own, and others' for whom may read them."""
         await self._parts.authority.authorise(caller, (), interactive=False)
@@ -481,6 +487,7 @@ _ANSWERS: Final[Mapping[str, Method]] = {
     "Resolve": Engine.resolve,
     "ListInputs": Engine.inputs,
     "Diff": Engine.diff,
+    "Doctor": Engine.doctor,
     "History": Engine.history,
     "ListTransactions": Engine.transactions,
     "GetTransaction": Engine.transaction,

@@ -11,7 +11,7 @@ from typing import Final
 from glixd import api, comparison, history, listing
 from glixd.backends.nix import Contribution
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import LOCK, PUBLISHED_REF, Repository, Snapshot, unknown_host
+from glixd.backends.repository import LOCK, Repository, Snapshot, unknown_host
 from glixd.errors import GlixError, NotFound
 from glixd.health import HealthKeeper
 from glixd.model.flakeref import FlakeRef
@@ -104,7 +104,7 @@ class Queries:
             subject=newest[0].subject if newest else None,
             edited=tuple(edited),
             dirty=tuple(dirty[:DIRTY_LIMIT]),
-            published=shows and self._repository.git.ref(PUBLISHED_REF) == snapshot.commit,
+            published=shows and self._repository.is_published,
             hosts=tuple(self._hosts(snapshot)),
             inputs=tuple(self._inputs(snapshot)),
             version=VERSION,

@@ -233,6 +233,9 @@ class Transactor:
     ) -> str | None:
         """The new flake.lock where the inputs may have changed; None where they can't."""
         same = flake.encode() == snapshot.data(FLAKE) and lock is not None and lock.encode() == before
+        if isinstance(job.request, Regenerate):  # which mends a lock that lost an input, too
+            known = LockFile.parse(lock).inputs
+            same = same and all(name in known for name in ("nixpkgs", *FlakeFile.parse(flake).input_names))
         if same and not planned.updates and not moved_folders(snapshot, lock):
             return None
         job.step("locking the inputs")

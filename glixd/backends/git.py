@@ -130,6 +130,13 @@ class Git:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
+    def version(self) -> str:
+        """What git calls itself; raises UnsupportedHere where there is none."""
+        done = self._processes.run(["git", "version"], environment=ENVIRONMENT)
+        if done.status:
+            raise self._failure("version", done)
+        return done.stdout.decode(errors="replace").strip()
+
     def read(self, name: str) -> Object | None:
         """The object of that name (a ref, `commit:path`, an oid); None when there is none.
 

@@ -70,6 +70,8 @@ _LOOK_AT: Final = (
     in map look (builtins.fromJSON @ASKED@)"""
 )
 
+PROBE_TIMEOUT: Final = 60.0
+
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _NOISE: Final = re.compile(
     r"^\s*(\(use '--show-trace'|GC Warning:|warning: |evaluating |copying |fetching |unpacking )"
@@ -125,6 +127,39 @@ class Nix:
                 code=ErrorCode.LOCK_FAILED,
                 hint="Check the reference and the network; nothing was changed.",
             )
+
+    def version(self) -> str:
+        """What nix calls itself; raises UnsupportedHere where there is none."""
+        done = self._nix("--version")
+        return done.stdout.decode(errors="replace").strip()
+
+    @property
+    def store(self) -> Path:
+        """The folder of the store."""
+        return Path(self._processes.environment.get("NIX_STORE_DIR", "/nix/store"))
+
+    def probe_flakes(self, folder: Path) -> None:
+        """Evaluate a flake that is made in `folder`; raises EvaluationFailed with nix's own words."""
+        (folder / "flake.nix").write_text("{ outputs = _: { answer = 42; }; }\n")
+        done = self._nix("eval", "--json", f"path:{quote(str(folder))}#answer", timeout=PROBE_TIMEOUT)
+        if done.status or done.stdout.strip() != b"42":
+            raise Failed(
+                f"nix does not evaluate flakes here: {_words(done, folder)}",
+                code=ErrorCode.EVALUATION_FAILED,
+                hint="Run: nix --extra-experimental-features 'nix-command flakes' store ping",
+            )
+
+    def trusted_users(self) -> list[str]:
+        """Whom nix lets do as root would; raises EvaluationFailed where it can't say."""
+        for words in (("show-config", "--json"), ("config", "show", "--json")):  # the later name came with 2.19
+            done = self._nix(*words, timeout=PROBE_TIMEOUT)
+            if done.status == 0:
+                return [str(user) for user in json.loads(done.stdout)["trusted-users"]["value"]]
+        raise Failed(
+            f"nix does not tell its configuration: {_words(done)}",
+            code=ErrorCode.EVALUATION_FAILED,
+            hint="Look at nix.conf: a line there may be no setting of this nix.",
+        )
 
     def registry(self) -> dict[str, str]:
         """The flake registries of this machine: name → reference. Empty where nix has none or can't reach one."""

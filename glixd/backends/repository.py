@@ -300,9 +300,23 @@ class Repository:
         return known
 
     @property
+    def needed(self) -> tuple[int, int]:
+        """The bytes and inodes that have to be free for a change."""
+        return self._needed
+
+    @property
+    def index_is_damaged(self) -> bool:
+        """Whether git's index can't be read; recovering writes it anew."""
+        index = self.git.directory / "index"
+        return index.exists() and not _index_intact(index.read_bytes())
+
+    @property
     def is_published(self) -> bool:
-        """Whether the work tree was brought to the newest commit."""
-        return self.git.ref(PUBLISHED_REF) == self.git.ref(self.branch)
+        """Whether the work tree was brought to the newest commit; what people commit is there already."""
+        published, newest = self.git.ref(PUBLISHED_REF), self.git.ref(self.branch)
+        if published is None or newest is None or published == newest:
+            return True
+        return not self._made_since(published, newest)
 
     def shows_branch(self) -> bool:
         """Whether HEAD is on the branch that glixd moves."""
@@ -387,7 +401,7 @@ class Repository:
         self._release_refs()
         if not self.exists:
             return
-        if self._index_is_damaged():
+        if self.index_is_damaged:
             with self._index(held):
                 pass
         main, published = self.git.ref(self.branch), self.git.ref(PUBLISHED_REF)
@@ -408,7 +422,7 @@ class Repository:
 
     def check_index(self) -> None:
         """Recover, where the index can't be read: nothing that asks git about the work tree works without it."""
-        if self._index_is_damaged():
+        if self.index_is_damaged:
             with self.locked():
                 pass
 
@@ -484,7 +498,7 @@ class Repository:
                     raise _busy(lock) from None
                 time.sleep(0.02)
         try:
-            if index.exists() and not self._index_is_damaged():
+            if index.exists() and not self.index_is_damaged:
                 shutil.copyfile(index, scratch)
             else:  # it is a cache
                 log.info("the index of the repository is damaged or not there and is written anew")
@@ -493,10 +507,6 @@ class Repository:
             scratch.replace(index)
         finally:
             lock.unlink(missing_ok=True)
-
-    def _index_is_damaged(self) -> bool:
-        index = self.git.directory / "index"
-        return index.exists() and not _index_intact(index.read_bytes())
 
     def _check_index_lock(self) -> None:
         """A person's commit with an open editor holds the index; wait for their git status, not for their editor."""

@@ -106,6 +106,16 @@ class Database:
         """Remember a fact for good."""
         self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, value))
 
+    def problem(self) -> str | None:
+        """What is wrong with the database; None when nothing is."""
+        if not self._read("SELECT file FROM pragma_database_list WHERE name = 'main'", ())[0][0]:
+            return "it can't be written, so nothing is remembered"
+        try:
+            found = self._read("PRAGMA quick_check(1)", ())[0][0]
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return None if found == "ok" else found
+
     def close(self) -> None:
         """Close the file."""
         with self._guard:

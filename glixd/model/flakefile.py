@@ -81,6 +81,11 @@ class FlakeFile:
         return self._inputs.of(self.text)
 
     @property
+    def input_names(self) -> list[str]:
+        """The inputs that the region declares, one on each line."""
+        return _INPUT_LINE.findall(self.inputs_region)
+
+    @property
     def hosts_region(self) -> str:
         """What stands between the markers of the hosts."""
         return self._hosts.of(self.text)
@@ -177,6 +182,8 @@ def _only(markers: list[_Marker], name: str, path: str, *, opens: bool) -> _Mark
         raise _broken(path, found[1], f"is there twice; it is on line {found[0].line} already")
     return found[0]
 
+
+_INPUT_LINE: Final = re.compile(rf'^[ \t]*"?({INPUT_NAME.pattern})"?[ \t]*=', re.MULTILINE | re.ASCII)
 
 _HINT: Final = "Put the marker lines back, each alone on its line, or restore the file from its last commit."
 

@@ -344,7 +344,7 @@ class _Reader:
     def _refuse(self, at: tuple[str, ...], reason: str) -> NoReturn:
         """Raise ManifestInvalid for the key path `at`, with the line of its key or of the table that it is in."""
         shown = ".".join(_shown_key(key) for key in at)
-        raise invalid_manifest(self._path, f"{shown}: {reason}" if shown else reason, _line_of(self._text, at))
+        raise invalid_manifest(self._path, f"{shown}: {reason}" if shown else reason, line_of(self._text, at))
 
 
 def _kind(value: object) -> str:
@@ -356,7 +356,7 @@ def _shown_key(key: str) -> str:
     return plain if _BARE_KEY.fullmatch(plain) else f'"{plain}"'
 
 
-def _line_of(text: str, at: tuple[str, ...]) -> int | None:
+def line_of(text: str, at: tuple[str, ...]) -> int | None:
     """The line of the innermost part of a key path that can be found without parsing: the table's header, then the key in it."""
     for depth in range(len(at), -1, -1):
         start = 0

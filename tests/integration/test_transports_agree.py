@@ -261,6 +261,7 @@ QUERIES: Final[dict[str, Callable[[World], Answer]]] = {
     "History": lambda _: {"limit": 1},
     "ListInputs": lambda _: {},
     "Diff": lambda _: {"host": "laptop"},
+    "Doctor": lambda _: {},
     "ListTransactions": lambda _: {"states": ["succeeded"], "limit": 5},
     "GetTransaction": lambda world: {"transaction": world.transaction},
     "Watch": lambda world: {"transaction": world.transaction},

@@ -91,6 +91,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
     parts = Parts(
         repository=nowhere,
         queries=nowhere,
+        doctor=nowhere,
         preparer=nowhere,
         transactor=nowhere,
         locker=nowhere,

@@ -14,7 +14,7 @@ import pytest
 
 from glixctl import commands
 from glixctl.__main__ import main
-from glixd import api
+from glixd import api, protocol
 from glixd.protocol import ERRORS, ErrorCode
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def test_every_example_of_the_help_asks_what_the_table_understands(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("sys.stdin", io.StringIO(changes))
     lists: dict[str, Any] = {"packages": [], "entries": [], "hosts": [], "inputs": [], "resolutions": [RESOLVED]}
+    lists |= {"checks": [], "version": "1", "commit": COMMIT}
     for method in api.OPERATIONS:
         daemon.play(method, {**lists, "transaction": ID, "id": ID, "state": "succeeded"})
     assert main([*shlex.split(example), *(() if "--json" in example else ("--json",))]) == 0
@@ -585,3 +586,77 @@ def test_an_unreachable_daemon_is_an_error_in_json_too(runtime: Any, capsys: pyt
     captured = capsys.readouterr()
     assert json.loads(captured.out)["error"]["name"] == "Unreachable"
     assert captured.err.startswith("glixctl: No daemon listens at ")
+
+
+def check(name: str, status: str, message: str, **more: str) -> dict[str, str]:
+    return {"name": name, "status": status, "message": message, **more}
+
+
+SAME = {"version": protocol.VERSION, "commit": protocol.COMMIT}
+
+
+@pytest.mark.parametrize(("status", "code"), [("OK", 0), ("WARN", 0), ("FAIL", 1)])
+def test_doctor_prints_a_line_for_each_check_and_ends_with_1_when_one_fails(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], status: str, code: int
+) -> None:
+    daemon.play("Ping", SAME)
+    bad = check("lock", status, "two\nlines\x1b", remedy="glixctl regen")
+    daemon.play("Doctor", {"checks": [check("git", "OK", "git 1"), bad], "version": protocol.VERSION})
+    assert main(["doctor", "--verify"]) == code
+    assert daemon.asked[0] == ("Doctor", {"verify": True})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("OK    daemon  glixd ")
+    assert lines[1] == "OK    git     git 1"
+    assert lines[2:4] == [f"{status:<4}  lock    two", "              lines\\x1b"]
+    assert lines[4:] == ([] if status == "OK" else ["              → glixctl regen"])
+
+
+def test_doctor_tells_when_the_daemon_is_of_another_version(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("Ping", {"version": "0.0.1", "commit": "abc"})
+    daemon.play("Doctor", {"checks": [], "version": "0.0.1"})
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("WARN  daemon  the daemon and this client differ: 0.0.1 (abc) and ")
+    assert "restart" in out
+
+
+def test_doctor_fix_runs_each_remedy_once_and_looks_again(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    ill = [check(name, "FAIL", "bad", fix="Regenerate") for name in ("regions", "lock")]
+    daemon.play("Ping", SAME)
+    daemon.play("Doctor", {"checks": ill}, {"checks": [check("regions", "OK", "good")]})
+    daemon.play_transaction("Regenerate", outcome={"summary": "rewrote flake.nix", "changed": True}, commit=COMMIT)
+    assert main(["doctor", "--fix", "--json"]) == 0
+    assert [method for method, _ in daemon.asked] == ["Doctor", "Ping", "Regenerate", "Wait", "Doctor", "Ping"]
+    for method, sent in daemon.asked:
+        api.parse(api.OPERATIONS[method], sent)
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert [(found["name"], found["status"]) for found in checks] == [
+        ("daemon", "OK"),
+        ("regions", "OK"),
+        ("fix", "OK"),
+    ]
+
+
+def test_doctor_fix_that_fails_fails(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("Ping", SAME)
+    daemon.play("Doctor", {"checks": [check("regions", "WARN", "bad", fix="Regenerate")]})
+    error = {"name": "LockFailed", "message": "It did not lock.", "hint": "Look."}
+    daemon.play_transaction("Regenerate", state="failed", error=error)
+    assert main(["doctor", "--fix"]) == 1
+    assert "FAIL  fix      Regenerate: It did not lock.\n" in capsys.readouterr().out
+
+
+def test_doctor_fix_leaves_edits_to_people(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("Ping", SAME)
+    edited = check("edits", "WARN", "edited", path="flake.nix")
+    daemon.play("Doctor", {"checks": [edited, check("regions", "FAIL", "bad", fix="Regenerate")]})
+    assert main(["doctor", "--fix"]) == 1
+    assert "nothing was mended" in capsys.readouterr().out
+    assert [method for method, _ in daemon.asked] == ["Doctor", "Ping"]
+
+
+def test_doctor_without_a_daemon_has_one_finding(runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--mode=system", "--transport=socket", "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)["checks"]
+    assert (found["name"], found["status"]) == ("daemon", "FAIL")
+    assert found["remedy"]
