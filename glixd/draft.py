@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,6 +47,8 @@ class Draft:
     adopted: Mapping[str, bytes | None]
     moved: Mapping[str, str] = field(default_factory=dict)
     """New path → the path that a file had before."""
+    programs: Set[str] = frozenset()
+    """The files that are executable, and stay so."""
 
     @property
     def changed(self) -> dict[str, Content]:
@@ -57,7 +59,7 @@ class Draft:
 def commit_of(job: Job, draft: Draft, base: str | None, machine: str) -> Commit:
     """The commit of a change, by the caller and through glixd."""
     author = Person(job.caller.login, f"{job.caller.login}@{machine}")
-    return Commit(SCRATCH_REF, base, author, COMMITTER, _message(job, draft), draft.changed)
+    return Commit(SCRATCH_REF, base, author, COMMITTER, _message(job, draft), draft.changed, draft.programs)
 
 
 def _message(job: Job, draft: Draft) -> str:

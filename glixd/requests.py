@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, cast
 
@@ -17,7 +17,7 @@ from glixd.api import Caller, Consent, Policy, Scope
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Repository, Snapshot, unknown_host
-from glixd.errors import InvalidRequest, NotFound, Refused, invalid
+from glixd.errors import NotFound, Refused, invalid
 from glixd.locking import Locker
 from glixd.model.change import (
     ALL_HOSTS,
@@ -44,7 +44,7 @@ from glixd.model.change import (
 from glixd.model.flakeref import FlakeRef
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest, Package
-from glixd.model.operations import features, not_installed, plan, planned_base, regenerated
+from glixd.model.operations import features, naming_part, not_installed, plan, planned_base, regenerated
 from glixd.policy import Target
 from glixd.protocol import DEFAULT_CORE_URL, DEFAULT_HOME_MANAGER_URL, DEFAULT_NIXPKGS_URL, ErrorCode
 from glixd.resolvers.asking import Asking, Facts
@@ -203,26 +203,17 @@ class Preparer:
     def update(self, row: api.Operation, asked: api.UpdateParameters, context: Context) -> Made:
         """Find the inputs, and what they would be locked at."""
         known = LockFile.parse(context.base.lock)
-        manifests = context.base.manifests.values()
-        of_packages = {name: one.input_name(package) for one in manifests for name, package in one.packages.items()}
-        inputs = []
-        for name in asked.inputs or tuple(known.inputs):
-            found = name if name in known.inputs else of_packages.get(name, "")
-            if found not in known.inputs:
-                raise _unknown_input(name, known)
-            inputs.append(found)
+        inputs = self._inputs(asked, known, context)
         locked = self._locker.lock(
             context.snapshot,
             context.base.flake,
             context.base.lock,
             context.cancellation,
-            update=tuple(inputs),
+            update=inputs,
             fresh=True,
         )
         after = LockFile.parse(locked)
-        request = Update(
-            self._label(asked, context), tuple(inputs), tuple(after.revision(name) or "" for name in inputs)
-        )
+        request = Update(self._label(asked, context), inputs, tuple(after.revision(name) or "" for name in inputs))
         targets = [
             Target(
                 name, known.inputs[name].url or "", trusted=name in TRUSTED_INPUTS, revision=after.revision(name) or ""
@@ -258,9 +249,11 @@ class Preparer:
         requests: list[Any] = []
         parts: list[Part] = []
         for number, operation in enumerate(asked.operations, 1):
-            inner, parameters = _inner(number, operation, asked)
-            request, found = _MAKERS[inner.name](self, inner, parameters, context)
-            context = replace(context, base=planned_base(context.base, plan(context.base, cast(Planned, request))))
+            with naming_part(number):
+                inner, parameters = _inner(operation, asked)
+                request, found = _MAKERS[inner.name](self, inner, parameters, context)
+                planned = plan(context.base, cast(Planned, request))
+            context = replace(context, base=planned_base(context.base, planned))
             requests.append(request)
             parts.extend(found)
         return Batch(requests[0].host, tuple(requests)), tuple(parts)
@@ -313,6 +306,19 @@ class Preparer:
         if asked.name not in context.base.manifests:
             raise unknown_host(asked.name, list(context.base.manifests))
         return asked.name
+
+    def _inputs(self, asked: api.UpdateParameters, known: LockFile, context: Context) -> tuple[str, ...]:
+        """The inputs that were named: by themselves, or by a package; packages of a host that was named come first."""
+        own = _input_names([self._host(asked, context)[1]]) if asked.host else {}
+        of_packages = _input_names(context.base.manifests.values())
+        found = []
+        for name in asked.inputs or tuple(known.inputs):
+            candidates = (own.get(name), name, of_packages.get(name))
+            matching = [candidate for candidate in candidates if candidate in known.inputs]
+            if not matching:
+                raise _unknown_input(name, known)
+            found.append(str(matching[0]))
+        return tuple(dict.fromkeys(found))
 
     def _asking(self, snapshot: Snapshot, host: str, manifest: Manifest, cancellation: Cancellation) -> Asking:
         system = manifest.settings.system or self._nix.system()
@@ -463,24 +469,19 @@ _FORMS: Final = {
 }
 
 
-def _inner(
-    number: int, operation: Mapping[str, object], asked: api.ApplyParameters
-) -> tuple[api.Operation, api.Parameters]:
+def _inner(operation: Mapping[str, object], asked: api.ApplyParameters) -> tuple[api.Operation, api.Parameters]:
     """One operation of a batch, validated like a request of its own; the host of the batch is its default."""
     arguments = dict(operation)
     name = arguments.pop("operation", None)
     if name not in BATCHED:
-        raise invalid(f"operations.{number}", f"operation is one of {', '.join(BATCHED)}, not {str(name)[:60]!a}")
+        raise invalid("operation", f"it is one of {', '.join(BATCHED)}, not {str(name)[:60]!a}")
     common = sorted(arguments.keys() & (api.MutationParameters.model_fields.keys() - {"host"}))
     if common:
-        raise invalid(f"operations.{number}", f"{common[0]} belongs to the batch as a whole")
+        raise invalid(common[0], "it belongs to the batch as a whole")
     if asked.host is not None:
         arguments.setdefault("host", asked.host)
     row = api.operation(str(name))
-    try:
-        return row, api.parse(row, arguments)
-    except InvalidRequest as error:
-        raise invalid(f"operations.{number}", error.message, hint=error.hint) from None
+    return row, api.parse(row, arguments)
 
 
 def _resolved(request: Request) -> list[Resolved]:
@@ -523,6 +524,11 @@ def _with_locked(parts: tuple[Part, ...], request: Request) -> tuple[Part, ...]:
         replace(part, targets=tuple(replace(to, revision=revisions.get(to.name, to.revision)) for to in part.targets))
         for part in parts
     )
+
+
+def _input_names(manifests: Iterable[Manifest]) -> dict[str, str]:
+    """The input of each package that may have one, by the package's name."""
+    return {name: one.input_name(package) for one in manifests for name, package in one.packages.items()}
 
 
 def _unknown_input(name: str, known: LockFile) -> NotFound:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from glixd import api
+from glixd.backends.git import Entry
 from glixd.backends.repository import FLAKE, LOCK, BranchMoved, Held, Repository, Snapshot, adopted_blob
+from glixd.backends.worktree import LINK
 from glixd.draft import Content, Draft, Job, commit_of, outcome_of
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker, moved_folders
@@ -123,7 +125,7 @@ class Transactor:
             lock = undone.lock
             for path, data in undone.files.items():
                 before.setdefault(path, snapshot.data(path))
-                after[path] = data
+                after[path] = undone.entries.get(path, data)
             if undone.files.get(FLAKE):
                 base = replace(base, flake=_text(undone.files[FLAKE] or b"", FLAKE))
         flake = base.flake
@@ -134,7 +136,8 @@ class Transactor:
         if locked is not None:
             after[LOCK] = locked.encode()
         _compare(planned, LockFile.parse(locked if locked is not None else lock))
-        return Draft(planned, before, after, adopted, renamed)
+        programs = {path for path, data in before.items() if data is not None and snapshot.is_program(path)}
+        return Draft(planned, before, after, adopted, renamed, programs)
 
     def _moved_files(
         self, snapshot: Snapshot, planned: Plan, request: Request, before: dict[str, bytes | None]
@@ -145,8 +148,11 @@ class Transactor:
         """
         moved: dict[str, Content] = {}
         renamed: dict[str, str] = {}
+        if isinstance(request, RenameHost):
+            self._refuse_taken(snapshot, request.to)
         for host in () if isinstance(request, Rollback) else planned.gone:
             entries = snapshot.below(f"hosts/{host}")
+            _refuse_unmovable(entries)
             edited = self._repository.worktree.edits(
                 {path: entry for path, entry in entries.items() if entry.is_regular}
             )
@@ -204,7 +210,7 @@ class Transactor:
         """Why an edit can't be taken over, and what to do about it."""
         put_back = f"Put it back with: git checkout -- {path}"
         if isinstance(job.request, Adopt) and path not in snapshot.managed:
-            return None
+            return None if is_plain(path) else ("its name is no plain text", "Commit it yourself, with git.")
         if not self._owner_adopts and not isinstance(job.request, Adopt):
             return "it differs from the commit", put_back
         if data is None:
@@ -217,6 +223,16 @@ class Transactor:
             if (now.inputs_region, now.hosts_region) != (then.inputs_region, then.hosts_region):
                 return "a region that glixd writes was edited", f"{put_back}   or write it anew with: glixctl regen"
         return None
+
+    def _refuse_taken(self, snapshot: Snapshot, host: str) -> None:
+        """A folder that is there already, known to git or not, is no place for the files of a host."""
+        folder = f"hosts/{host}"
+        if snapshot.below(folder) or os.path.lexists(self._repository.root / folder):
+            raise Refused(
+                f"{folder} exists already.",
+                hint="Move it away, or choose another name.",
+                details={"path": folder},
+            )
 
     def _refuse_untracked(self, snapshot: Snapshot, host: str) -> None:
         """A file that git does not know yet is somebody's work: `init` never writes over it."""
@@ -289,6 +305,21 @@ def _compare(planned: Plan, locked: LockFile) -> None:
                 hint="Try again, or pin it with --pin.",
                 details={"input": name, "resolved": revision, "locked": found or "nothing"},
             )
+
+
+def _refuse_unmovable(entries: Mapping[str, Entry]) -> None:
+    """Refuse a folder with something in it that glixd does not keep: a submodule, or a name that is no plain text."""
+    for path, entry in entries.items():
+        if not is_plain(path) or not (entry.is_regular or entry.mode == LINK):
+            raise Refused(
+                f"{path!a} is a submodule, or its name is no plain text; glixd moves neither.",
+                hint="Move or remove it with git first, and commit that.",
+            )
+
+
+def is_plain(path: str) -> bool:
+    """Whether the path of a file can stand in a commit message, a diff and what a client prints."""
+    return path.isprintable() and "\ufffd" not in path and not path.startswith('"')
 
 
 def _edited(path: str, reason: str, hint: str) -> Refused:

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Final
 
 from glixd import api
-from glixd.backends.git import Git, LogEntry
+from glixd.api import Consent
+from glixd.backends.git import REGULAR, Entry, Git, LogEntry
 from glixd.backends.repository import FLAKE, LOCK, Snapshot
 from glixd.errors import NotFound, Refused
 from glixd.model import document
 from glixd.model.change import SETTINGS, Base, Plan, Rollback
 from glixd.model.flakefile import FlakeFile
-from glixd.model.manifest import Manifest, Package, Settings
+from glixd.model.manifest import SETTING_KEYS, Manifest, Package, Settings
 from glixd.model.operations import differences
+from glixd.model.tomltables import Value
 from glixd.protocol import ErrorCode
 
 SEARCHED: Final = 10_000
@@ -38,6 +40,8 @@ class Undone:
     """The files as they are without the undone commits."""
 
     files: dict[str, bytes | None] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    """Links and programs that come back: their objects, whose mode is part of what they are."""
     lock: str | None = None
     manifests: dict[str, Manifest] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
@@ -116,8 +120,8 @@ class Undoer:
         """The files without these commits; raises Conflict for one that something later is built upon."""
         for entry in entries:
             self._result.subjects[entry.oid] = entry.subject
-            for path in self._git.changed_paths(f"{entry.oid}~1", entry.oid):
-                self._undo_path(entry, path)
+            for path, (old, _) in self._git.changed_paths(f"{entry.oid}~1", entry.oid).items():
+                self._undo_path(entry, path, old)
         for path, data in self._result.files.items():
             match path.split("/"):
                 case ["hosts", host, "glix.toml"]:
@@ -131,7 +135,7 @@ class Undoer:
         else:
             self._result.manifests[host] = Manifest.parse(data.decode(), path)
 
-    def _undo_path(self, entry: LogEntry, path: str) -> None:
+    def _undo_path(self, entry: LogEntry, path: str, old: Entry | None) -> None:
         then, before = self._read(entry.oid, path), self._read(f"{entry.oid}~1", path)
         taken_over = path in entry.trailers.get(ADOPTED, "").split("\n") and CHANGE in entry.trailers
         if path == LOCK:
@@ -139,7 +143,7 @@ class Undoer:
         elif path == FLAKE:
             self._undo_flake(entry, then, before, taken_over=taken_over)
         elif self._now(path) == then and not taken_over:
-            self._result.files[path] = before
+            self._put_back(path, before, old)
         elif path.endswith("/glix.toml") and before is not None and then is not None:
             self._undo_manifest(entry, path, then, before, taken_over=taken_over)
         elif not taken_over:
@@ -147,6 +151,13 @@ class Undoer:
             if merged is None:
                 raise _built_upon(entry, path)
             self._result.files[path] = merged
+
+    def _put_back(self, path: str, before: bytes | None, old: Entry | None) -> None:
+        """The file as it was, its mode included."""
+        self._result.files[path] = before
+        self._result.entries.pop(path, None)
+        if old and old.mode != REGULAR:
+            self._result.entries[path] = old
 
     def _undo_lock(self, entry: LogEntry, then: bytes | None, before: bytes | None) -> None:
         """Back to the lock of before where nobody locked since; else nix settles what the inputs need."""
@@ -177,18 +188,19 @@ class Undoer:
             for name in {**left.packages, **earlier.packages}
             if left.packages.get(name) != earlier.packages.get(name)
         ]
+        keys = _different(left.settings, earlier.settings)
         if taken_over:
-            own = {line.split(" ", 2)[2] for line in entry.trailers[CHANGE].split("\n") if line.count(" ") >= 2}
-            names = [name for name in names if name in own]
+            own = _Own.of(entry, path.split("/")[1])
+            names = [name for name in names if name in own.names]
+            keys = [key for key in keys if own.concerns(key, names)]
         changed_since = [name for name in names if current.packages.get(name) != left.packages.get(name)]
-        if changed_since or (current.settings != left.settings != earlier.settings):
-            raise _built_upon(entry, ", ".join(changed_since) or path)
-        wanted = _with_entries(
-            current, earlier, names, settings=earlier.settings if left.settings != earlier.settings else None
-        )
+        changed_since += [key for key in keys if key in _different(current.settings, left.settings)]
+        if changed_since:
+            raise _built_upon(entry, ", ".join(changed_since))
+        wanted = _with_entries(current, earlier, names, keys)
         merged = None if taken_over else self._merged(now, then, before)
         if merged is None or Manifest.parse(merged.decode(), path) != wanted:
-            merged = _edited(now.decode(), current, earlier, names).encode()
+            merged = _edited(now.decode(), current, wanted, names, keys).encode()
             if Manifest.parse(merged.decode(), path) != wanted:
                 raise _built_upon(entry, path)
         self._result.files[path] = merged
@@ -213,27 +225,65 @@ class Undoer:
             return self._git.merge(*names)
 
 
-def _with_entries(current: Manifest, earlier: Manifest, names: list[str], settings: Settings | None) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What a request itself changed of one host, where edits went along in its commit."""
+
+    names: frozenset[str]
+    settings: frozenset[str] | None
+    """None: so many that the commit does not list them."""
+
+    @classmethod
+    def of(cls, entry: LogEntry, host: str) -> _Own:
+        """Read the trailers of a commit."""
+        lines = [line.split(" ", 2) for line in entry.trailers[CHANGE].split("\n")]
+        changes = [(words[0], words[2]) for words in lines if len(words) == 3 and words[1] == host]
+        settings = [name for action, name in changes if action == "set"]
+        return cls(
+            frozenset(name for action, name in changes if action != "set"),
+            None if any(" and " in name for name in settings) else frozenset(", ".join(settings).split(", ")),
+        )
+
+    def concerns(self, key: str, names: list[str]) -> bool:
+        """Whether the request changed a setting: because it said so, or as the consent for a package."""
+        is_consent = any(consent.setting == key for consent in Consent)
+        return bool(names) if is_consent else self.settings is None or key in self.settings
+
+
+def _different(one: Settings, other: Settings) -> list[str]:
+    """The keys in which two tables of settings differ."""
+    return [key for key in sorted(SETTING_KEYS) if getattr(one, key) != getattr(other, key)]
+
+
+def _with_entries(current: Manifest, earlier: Manifest, names: list[str], keys: list[str]) -> Manifest:
     packages: dict[str, Package] = dict(current.packages)
     for name in names:
         if name in earlier.packages:
             packages[name] = earlier.packages[name]
         else:
             packages.pop(name, None)
-    return replace(current, packages=packages, settings=settings or current.settings)
+    settings = replace(current.settings, **{key: getattr(earlier.settings, key) for key in keys})
+    return replace(current, packages=packages, settings=settings)
 
 
-def _edited(text: str, current: Manifest, earlier: Manifest, names: list[str]) -> str:
+def _edited(text: str, current: Manifest, wanted: Manifest, names: list[str], keys: list[str]) -> str:
     """The manifest with single entries put back."""
     for name in names:
-        before, now = earlier.packages.get(name), current.packages.get(name)
+        before, now = wanted.packages.get(name), current.packages.get(name)
         if before is None:
             text = document.remove_package(text, name)
         elif now is None:
             text = document.add_package(text, before)
         else:
             text = document.change_package(text, name, differences(now, before))
-    return text
+    return document.change_settings(text, {key: _written(getattr(wanted.settings, key)) for key in keys})
+
+
+def _written(value: str | bool | tuple[str, ...] | None) -> Value:
+    """A setting as the manifest has it; what is not said is left out."""
+    if isinstance(value, tuple):
+        return list(value) or None
+    return value or None
 
 
 def _built_upon(entry: LogEntry, what: str) -> Refused:

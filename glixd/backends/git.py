@@ -11,7 +11,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ ENVIRONMENT: Final = {
     "LC_ALL": "C",
 }
 REGULAR: Final = "100644"
+PROGRAM: Final = "100755"
 TREE: Final = "40000"
 EMPTY_TREE: Final = {
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
@@ -66,7 +67,7 @@ class Entry(NamedTuple):
     @property
     def is_regular(self) -> bool:
         """Whether it is a plain file: no folder, link or submodule."""
-        return self.mode in (REGULAR, "100755")
+        return self.mode in (REGULAR, PROGRAM)
 
 
 class Object(NamedTuple):
@@ -95,6 +96,8 @@ class Commit(NamedTuple):
     message: str
     files: Mapping[str, bytes | Entry | None]
     """Path to new contents, or to an object that is there already; None deletes."""
+    programs: Set[str] = frozenset()
+    """The paths whose new contents are executable."""
 
 
 class LogEntry(NamedTuple):
@@ -442,7 +445,8 @@ def _import_stream(commit: Commit) -> Iterator[bytes]:
         elif isinstance(contents, Entry):
             yield f"M {contents.mode} {contents.oid} {path}\n".encode()
         else:
-            yield f"M {REGULAR} inline {path}\n".encode() + b"data %d\n%s\n" % (len(contents), contents)
+            mode = PROGRAM if path in commit.programs else REGULAR
+            yield f"M {mode} inline {path}\n".encode() + b"data %d\n%s\n" % (len(contents), contents)
     yield b"\nget-mark :1\ndone\n"
 
 

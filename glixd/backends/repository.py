@@ -23,7 +23,7 @@ import structlog
 
 from glixd.api import HOST_NAME
 from glixd.backends import files
-from glixd.backends.git import Commit, Entry, Git, RefUpdate
+from glixd.backends.git import PROGRAM, Commit, Entry, Git, RefUpdate
 from glixd.backends.process import Cancellation, Processes
 from glixd.backends.worktree import WorkTree, blob_name
 from glixd.errors import Failed, GlixError, NotFound, Refused
@@ -76,6 +76,12 @@ class Snapshot:
         """The files that glixd writes, by path."""
         top = {name: entry for name in (FLAKE, LOCK) if (entry := self.root.get(name))}
         return top | {manifest_path(host): entry for host, entry in self.hosts.items()}
+
+    def is_program(self, path: str) -> bool:
+        """Whether a file of the commit is executable."""
+        folder, _, name = path.rpartition("/")
+        entry = self.git.tree(f"{self.commit}:{folder}").get(name)
+        return entry is not None and entry.mode == PROGRAM
 
     def below(self, folder: str) -> dict[str, Entry]:
         """Every file below a folder, by path."""

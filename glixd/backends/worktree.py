@@ -145,6 +145,8 @@ class WorkTree:
 
     def _link(self, target: Path, new: Entry, data: bytes) -> str | None:
         """Put a symbolic link where nothing is; over anything else nothing is written."""
+        if _linked(target) == data:
+            return None
         if os.path.lexists(target) or new.mode != LINK:
             return hashlib.sha256(data).hexdigest()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +204,8 @@ class WorkTree:
         return merged
 
     def _delete(self, path: str, should: str | None) -> str | None:
-        target, current = self.root / path, self._read(path)
+        target = self.root / path
+        current = _linked(target) or self._read(path)
         if current is None:
             return None
         if not _is(current, should):
@@ -245,6 +248,11 @@ class WorkTree:
             files.write_durably(self._diverged, json.dumps(diverged).encode(), 0o600)
         else:
             self._diverged.unlink(missing_ok=True)
+
+
+def _linked(target: Path) -> bytes | None:
+    """Where a symbolic link points to; None for anything else."""
+    return os.fsencode(os.readlink(target)) if target.is_symlink() else None
 
 
 def _is(data: bytes | None, name: str | None) -> bool:

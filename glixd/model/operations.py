@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -39,7 +40,7 @@ from glixd.model.change import (
 )
 from glixd.model.flakefile import FlakeFile, HostEntry, Input
 from glixd.model.flakeref import FlakeRef
-from glixd.model.inputs import assign_input
+from glixd.model.inputs import assign_input, fitted
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest, Package, Settings
 from glixd.model.nixtext import nix_string
@@ -167,9 +168,9 @@ def features(request: Request) -> set[str]:
             return needed if request.follows else needed | {"follows"}
         case Change():
             needed = _features_of(request.resolved) if request.resolved else set()
-            return needed | (
-                {"module-config"} if any(key.startswith("config.") for key, _ in request.values) else set()
-            )
+            if any(key.startswith("config.") and value for key, value in request.values):
+                needed.add("module-config")
+            return needed | {"follows"} if ("follows", "false") in request.values else needed
         case _:
             return set()
 
@@ -319,11 +320,14 @@ def _change(base: Base, request: Change) -> Plan:
         raise not_installed(request.name, request.host, manifest)
     values, expected = dict(request.values), {}
     after = _changed(manifest, package, values)
-    if request.resolved and request.resolved.url is not None:
+    if request.resolved and request.resolved.url is None:
+        after = replace(after, input=None)
+    elif request.resolved and request.resolved.url is not None:
         others = _taken(base, without=(request.host, request.name))
-        name = package.input or package.name
-        if others.get(name, request.resolved.url) != request.resolved.url:
-            name = assign_input(package.name, request.resolved.url, others)
+        name, url = package.input or fitted(package.name), request.resolved.url
+        assigned = assign_input(package.name, url, others)
+        if others.get(assigned) == url or others.get(name, url) != url:
+            name = assigned
         after = replace(after, input=name if name != package.name else None)
         if request.resolved.revision:
             expected[name] = request.resolved.revision
@@ -402,7 +406,7 @@ def _move(base: Base, request: Move) -> Plan:
         if package is None:
             raise not_installed(name, request.host, manifest)
         after = replace(package, scope=request.scope, user=request.user)
-        if (manifest.scope_of(package), manifest.user_of(package)) == (request.scope, manifest.user_of(after)):
+        if _place(manifest, package) == _place(manifest, after):
             continue
         _check_home(base, manifest, after)
         text = document.change_package(text, name, differences(package, after))
@@ -424,10 +428,18 @@ def _set_host(base: Base, request: SetHost) -> Plan:
     edited = Manifest.parse(text, path)
     if edited == manifest:
         return Plan("set-host", request.host)
+    for package in edited.packages.values():
+        if _place(edited, package) != _place(manifest, package):
+            _check_home(base, edited, package)
     keys = listed([key for key, _ in request.values])
     shown = ", ".join(f"{key}={value}" if value else f"no {key}" for key, value in request.values)
     change = api.Change(action="set", host=request.host, name=keys, flake=shown[:256], scope=SETTINGS)
     return Plan("set-host", request.host, (change,), {path: text}, {request.host: edited}, regenerates=True)
+
+
+def _place(manifest: Manifest, package: Package) -> tuple[Scope, str | None]:
+    """Where a package goes: the system, or the home of a user."""
+    return manifest.scope_of(package), manifest.user_of(package)
 
 
 def _setting(key: str, value: str) -> str | bool | None:
@@ -460,8 +472,9 @@ def _update(base: Base, request: Update) -> Plan:
 def _batch(base: Base, request: Batch) -> Plan:
     """The plans of the parts, each starting from where the one before ended."""
     whole = Plan("apply", request.host)
-    for part in request.parts:
-        one = plan(base, part)
+    for number, part in enumerate(request.parts, 1):
+        with naming_part(number):
+            one = plan(base, part)
         base = planned_base(base, one)
         whole = replace(
             whole,
@@ -472,6 +485,17 @@ def _batch(base: Base, request: Batch) -> Plan:
             expected={**whole.expected, **one.expected},
         )
     return whole
+
+
+@contextmanager
+def naming_part(number: int) -> Iterator[None]:
+    """Let an error say which part of a batch it is about."""
+    try:
+        yield
+    except GlixError as error:
+        details = {**error.details, "part": number}
+        message = f"operations.{number}: {error.message}"
+        raise type(error)(message, code=error.code, hint=error.hint, details=details) from error
 
 
 def planned_base(base: Base, planned: Plan) -> Base:
