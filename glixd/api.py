@@ -27,6 +27,7 @@ USER_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}\$?", re.ASCII)
 SYSTEM: Final = re.compile(r"(x86_64|aarch64|i686|armv6l|armv7l|riscv64|powerpc64le|loongarch64)-linux", re.ASCII)
 CHANGE_KEY: Final = re.compile(r"[a-z][a-z_]{0,63}|config\.[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 COMMIT_NAME: Final = re.compile(r"[0-9a-f]{4,64}", re.ASCII)
+DAYS: Final = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII)
 TRANSACTION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
 
 
@@ -404,6 +405,16 @@ class RollbackParameters(MutationParameters):
     )
 
 
+class CollectGarbageParameters(MutationParameters):
+    """Which old generations go before what nothing uses is deleted; by default none."""
+
+    keep: int | None = Field(None, ge=1, le=PAGE_SIZE, description="Delete all but the newest so many of each profile.")
+    older_than: Annotated[str, _matching(DAYS, "a number of days, such as 30d")] | None = Field(
+        None, description="Delete those that have not been in use for so long, such as 30d."
+    )
+    delete_old: bool = Field(False, description="Delete all but the current one of each profile.")
+
+
 class RegenerateParameters(MutationParameters):
     """Nothing beyond what every mutation takes."""
 
@@ -713,6 +724,16 @@ class LockChange(Value):
     after: str | None = None
 
 
+class Garbage(Value):
+    """What nothing uses any more, and what was kept."""
+
+    freed: int = Field(description="Bytes of the files that were deleted, or would be.")
+    paths: int = Field(description="Paths of the store that were deleted.")
+    generations: tuple[str, ...] = Field(description="Links of the generations that were deleted.")
+    tags: tuple[str, ...] = Field(description="Tags of generations that are gone.")
+    roots: tuple[str, ...] = Field(description="What keeps the rest alive, as `link -> path`, at most 1000.")
+
+
 class Outcome(Value):
     """What a transaction did, or in a dry run would do."""
 
@@ -721,6 +742,7 @@ class Outcome(Value):
     changes: tuple[Change, ...] = ()
     lock: tuple[LockChange, ...] = ()
     diff: str | None = Field(None, description="Unified diff of every file.")
+    garbage: Garbage | None = Field(None, description="Of CollectGarbage: what was deleted, and what keeps the rest.")
 
 
 class ErrorInfo(Value):
@@ -810,6 +832,7 @@ class Policy(StrEnum):
     INSTALL = "install"
     REMOVE = "remove"
     CONFIGURE = "configure"
+    GARBAGE = "garbage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -897,6 +920,9 @@ _ROWS: Final = (
     _mutation("Adopt", AdoptParameters, Policy.ADOPT, "Commit what people edited in the work tree."),
     _mutation("Apply", ApplyParameters, Policy.CONFIGURE, "Make several changes as one, in one commit."),
     _mutation("Rollback", RollbackParameters, Policy.ROLLBACK, "Undo changes that were made through glixd."),
+    _mutation(
+        "CollectGarbage", CollectGarbageParameters, Policy.GARBAGE, "Delete old generations and what nothing uses."
+    ),
     _mutation("Regenerate", RegenerateParameters, Policy.CONFIGURE, "Rewrite the managed regions from the manifests."),
 )
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import pwd
 import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -24,12 +26,14 @@ from glixd.backends.process import Processes
 from glixd.backends.registry import Registries
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
+from glixd.backends.store import Store
 from glixd.doctor import Doctor, Patient, has_user
 from glixd.engine import Engine, Parts
 from glixd.errors import Failed, GlixError
 from glixd.frontends.dbus import DBusFrontend
 from glixd.frontends.jsonrpc import JsonRpcServer
 from glixd.frontends.unix_socket import listen
+from glixd.garbage import Collector
 from glixd.health import HealthKeeper
 from glixd.indexing import Indexer
 from glixd.locking import Locker
@@ -135,6 +139,13 @@ class Daemon:
             preparer=preparer,
             transactor=Transactor(
                 repository, locker, machine=settings.host, default_system=nix.system(), owner_adopts=owner_adopts
+            ),
+            collector=Collector(
+                Store(processes),
+                repository,
+                machine=settings.host,
+                folders=profile_folders(self._environment) if settings.mode is Mode.USER else (),
+                system_profile=_nix_state(self._environment) / "profiles" / "system",
             ),
             locker=locker,
             queue=Queue(pending=settings.pending, pending_per_uid=settings.pending_per_uid),
@@ -250,6 +261,21 @@ class Daemon:
             elif idle and time.monotonic() - self._active >= idle:
                 log.info("nothing to do, so this daemon ends")
                 return
+
+
+def profile_folders(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where nix keeps the profiles of this user: beside its own state, and since 2.14 in the user's home."""
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))
+    state = environment.get("XDG_STATE_HOME", "")
+    own = Path(state) if os.path.isabs(state) else home / ".local" / "state"
+    return (
+        _nix_state(environment) / "profiles" / "per-user" / pwd.getpwuid(os.getuid()).pw_name,
+        own / "nix" / "profiles",
+    )
+
+
+def _nix_state(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("NIX_STATE_DIR") or "/nix/var/nix")
 
 
 def _take_lock(folder: Path) -> int:

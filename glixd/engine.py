@@ -21,11 +21,12 @@ from glixd.backends.state import Database
 from glixd.doctor import Doctor
 from glixd.draft import Job
 from glixd.errors import Cancelled, Failed, GlixError, NotAllowed, Refused
+from glixd.garbage import Collector, Errand
 from glixd.health import HealthKeeper
 from glixd.indexing import Indexer
 from glixd.initialise import make_repository
 from glixd.locking import Locker
-from glixd.model.change import Init
+from glixd.model.change import Collect, Init, Request
 from glixd.policy import Authority
 from glixd.protocol import COMMIT, VERSION, ErrorCode, State, json_code
 from glixd.queries import Queries, unknown_transaction
@@ -53,6 +54,7 @@ class Parts:
     doctor: Doctor
     preparer: Preparer
     transactor: Transactor
+    collector: Collector
     locker: Locker
     queue: Queue
     health: HealthKeeper
@@ -73,6 +75,8 @@ class Engine:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="garbage")
+        self._collecting = asyncio.Lock()
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="reader")
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls = 0
@@ -129,6 +133,7 @@ class Engine:
             await asyncio.wait(list(self._tasks))
         await asyncio.gather(self._parts.health.close(), self._parts.indexer.close())
         self._readers.shutdown()
+        self._aside.shutdown()
         self._parts.queue.shut_down()
 
     def begin(self) -> None:
@@ -168,11 +173,7 @@ class Engine:
             prepared = await self._prepare(ticket)
             await self._authorise(ticket, prepared)
             self._set_state(ticket, State.QUEUED)
-            result = await self._parts.queue.run(
-                ticket,
-                partial(self._run, ticket, prepared, asyncio.get_running_loop()),
-                partial(self._set_state, ticket, State.RUNNING),
-            )
+            result = await self._run_in_turn(ticket, prepared)
             ticket.outcome, ticket.warnings = result.outcome, result.warnings
             end = State.SUCCEEDED
         except Cancelled as error:
@@ -189,6 +190,23 @@ class Engine:
             commit=ticket.commit,
             error=ticket.error.code.value if ticket.error else None,
             reason=ticket.error.message if ticket.error else None,
+        )
+
+    async def _run_in_turn(self, ticket: Ticket, prepared: Prepared) -> Result:
+        """Do the work when it is its turn; what changes no file of the repository has a line of its own."""
+        loop = asyncio.get_running_loop()
+
+        def step(title: str) -> None:
+            loop.call_soon_threadsafe(self._tell, ticket, title)
+
+        started = partial(self._set_state, ticket, State.RUNNING)
+        if isinstance(prepared.request, Collect):
+            errand = Errand(prepared.request, ticket.parameters.dry_run, ticket.cancellation, step)
+            async with self._collecting:
+                started()
+                return await loop.run_in_executor(self._aside, self._parts.collector.run, errand)
+        return await self._parts.queue.run(
+            ticket, partial(self._run, ticket, prepared, prepared.request, step), started
         )
 
     async def _prepare(self, ticket: Ticket) -> Prepared:
@@ -209,11 +227,8 @@ class Engine:
             ticket.caller, policy.all_checks(asked, ticket.caller), interactive=ticket.parameters.interactive
         )
 
-    def _run(self, ticket: Ticket, prepared: Prepared, loop: asyncio.AbstractEventLoop) -> Result:
+    def _run(self, ticket: Ticket, prepared: Prepared, request: Request, step: Callable[[str], None]) -> Result:
         """The work itself, on the worker thread; what it reports crosses back to the event loop."""
-
-        def step(title: str) -> None:
-            loop.call_soon_threadsafe(self._tell, ticket, title)
 
         def committed(commit: str) -> None:
             ticket.commit = commit
@@ -221,7 +236,7 @@ class Engine:
         parts = self._parts
         job = Job(
             id=ticket.id,
-            request=prepared.request,
+            request=request,
             digest=prepared.digest,
             caller=ticket.caller,
             branch=parts.branch,
@@ -231,10 +246,10 @@ class Engine:
             step=step,
             committed=committed,
         )
-        if isinstance(prepared.request, Init) and not parts.repository.exists:
+        if isinstance(request, Init) and not parts.repository.exists:
             return make_repository(
                 parts.repository.root,
-                prepared.request,
+                request,
                 job,
                 parts.locker,
                 parts.transactor.machine,

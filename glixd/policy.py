@@ -164,6 +164,11 @@ def _adopt(request: Request, caller: Caller) -> list[Check]:
     return [_check("repo-adopt-edits", files=names, author=caller.login, digest=request.digest)]
 
 
+def _garbage(request: Request, _caller: Caller) -> list[Check]:
+    rule = ",".join(target.name for target in request.targets)
+    return [_check("garbage-collect", generations=rule, host=request.host, digest=request.digest)]
+
+
 def _common(request: Request) -> list[Check]:
     return [_check("evaluation-skip", host=request.host, digest=request.digest)] if request.skips_evaluation else []
 
@@ -201,6 +206,7 @@ _WEAKER: Final = (
     "home-manage-other",
     "home-manage-own-untrusted",
     "host-manage",
+    "garbage-collect",
     "system-rollback",
     "flake-update",
     "package-install-trusted",
@@ -221,4 +227,5 @@ _RULES: Final[Mapping[Policy, Callable[[Request, Caller], list[Check]]]] = {
     Policy.INSTALL: _install,
     Policy.REMOVE: _change("package-remove"),
     Policy.CONFIGURE: _change("package-configure"),
+    Policy.GARBAGE: _garbage,
 }

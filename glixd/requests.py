@@ -26,6 +26,7 @@ from glixd.model.change import (
     Base,
     Batch,
     Change,
+    Collect,
     Init,
     Move,
     Plan,
@@ -42,6 +43,7 @@ from glixd.model.change import (
     Update,
 )
 from glixd.model.flakeref import FlakeRef
+from glixd.model.generations import Rule
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest, Package
 from glixd.model.operations import features, naming_part, not_installed, plan, planned_base, regenerated
@@ -66,7 +68,7 @@ class Part:
 class Prepared:
     """A request that can be authorised and carried out as it is."""
 
-    request: Request
+    request: Request | Collect
     parts: tuple[Part, ...]
     digest: str
 
@@ -98,6 +100,8 @@ class Preparer:
         self, row: api.Operation, parameters: api.MutationParameters, caller: Caller, cancellation: Cancellation
     ) -> Prepared:
         """The resolved form of a mutation; raises what makes it impossible."""
+        if isinstance(parameters, api.CollectGarbageParameters):
+            return self._collect(row, parameters)
         if isinstance(parameters, api.InitParameters):
             request, parts = self._init(parameters, caller)
         else:
@@ -262,6 +266,20 @@ class Preparer:
         """Nothing is left open."""
         return Regenerate(self._label(asked, context)), (Part(row.policy),)
 
+    def _collect(self, row: api.Operation, asked: api.CollectGarbageParameters) -> Prepared:
+        """Check what is said against each other; no repository is needed."""
+        if asked.host not in (None, self._default_host):
+            raise invalid("host", f"garbage is collected on the machine of the daemon, {self._default_host}")
+        if asked.delete_old and (asked.keep or asked.older_than):
+            raise invalid(
+                "delete_old", "it can't be combined with keep or older_than, which spare some old generations"
+            )
+        seconds = int(asked.older_than.removesuffix("d")) * 86400 if asked.older_than else None
+        request = Collect(self._default_host, Rule(asked.keep, seconds, asked.delete_old))
+        said = {"keep": asked.keep, "older_than": asked.older_than, "delete_old": asked.delete_old or None}
+        targets = tuple(Target(f"{name}={value}") for name, value in said.items() if value is not None)
+        return Prepared(request, (Part(row.policy, targets),), digest_of(row.name, request))
+
     def _init(self, asked: api.InitParameters, caller: Caller) -> Made:
         """Fill in this machine's name and system, the caller, and where the inputs come from."""
         fresh = not self._repository.exists
@@ -393,7 +411,7 @@ def to_authorise(
     ]
 
 
-def digest_of(operation: str, request: Request) -> str:
+def digest_of(operation: str, request: Request | Collect) -> str:
     """sha256 over the canonical JSON (RFC 8785) of a resolved request."""
     return hashlib.sha256(rfc8785.dumps({"operation": operation, "request": _plain(asdict(request))})).hexdigest()
 

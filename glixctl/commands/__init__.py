@@ -53,7 +53,7 @@ TASKS = {
     ),
     "undo": ("See what was changed, undo it, and stop a change", ("history", "diff", "rollback", "transaction")),
     "look": ("Look at what is there", ("list", "show", "info", "inputs")),
-    "machines": ("Set machines up", ("init", "host", "adopt", "regen", "registry")),
+    "machines": ("Set machines up", ("init", "host", "adopt", "regen", "registry", "gc")),
     "trouble": ("Find out what is wrong", ("doctor", "ping", "version")),
     "glixctl": ("Get to know this program", ("help", "completion")),
 }

@@ -163,6 +163,10 @@ class Git:
         found = self.read(name)
         return found.oid if found else None
 
+    def refs(self, prefix: str) -> list[str]:
+        """The refs below a prefix that ends in a slash."""
+        return self._done("for-each-ref", "--format=%(refname)", "--", prefix).stdout.decode().splitlines()
+
     def tree(self, name: str) -> dict[str, Entry]:
         """The entries of the tree of that name; empty when there is none."""
         found = self.read(name)

@@ -12,6 +12,7 @@ from typing import Final
 
 from glixd import api
 from glixd.api import Consent, Scope
+from glixd.model.generations import Rule
 from glixd.model.manifest import Manifest, Package
 
 ALL_HOSTS: Final = "all-hosts"
@@ -172,6 +173,14 @@ class Batch:
 
     host: str
     parts: tuple[Add | Remove | Switch | Change | Move | SetHost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Collect garbage of a machine; it changes no file of the repository."""
+
+    host: str
+    rule: Rule
 
 
 Planned = Add | Remove | Switch | Change | Move | SetHost | Regenerate | Update | Adopt | Batch

@@ -94,6 +94,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         doctor=nowhere,
         preparer=nowhere,
         transactor=nowhere,
+        collector=nowhere,
         locker=nowhere,
         queue=queue,
         health=nowhere,

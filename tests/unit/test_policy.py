@@ -127,6 +127,12 @@ def test_skipping_the_evaluation_is_asked_for_before_anything_weaker(kind: Polic
     assert actions(asked)[1:] == actions(replace(asked, skips_evaluation=False))
 
 
+def test_collecting_garbage_needs_an_action_of_its_own_that_is_told_the_rule() -> None:
+    asked = request(Policy.GARBAGE, Target("keep=3"), Target("older_than=30d"))
+    assert actions(asked) == ["garbage-collect"]
+    assert policy.checks(asked, ALICE)[0].details["generations"] == "keep=3,older_than=30d"
+
+
 def test_rewriting_the_regions_configures_the_host() -> None:
     assert actions(request(Policy.CONFIGURE)) == ["package-configure"]
 
