@@ -84,8 +84,9 @@ def _text(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """A piece of the caller's input, short and safe to print."""
-    return ascii(text if len(text) <= 60 else text[:57] + "…")
+    """A piece of the caller's input, short and safe to print; what has to be escaped takes more room than it had."""
+    shown = ascii(text if len(text) <= 60 else text[:57] + "…")
+    return shown if len(shown) <= 200 else shown[:199] + "…"
 
 
 PackageName = Annotated[

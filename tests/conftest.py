@@ -15,6 +15,13 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 # Read when hypothesis is imported, which is later than this.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CHECKOUT / ".cache" / "hypothesis"))
 
+from hypothesis import settings  # noqa: E402 - the folder above is read at its import
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("GLIX_HYPOTHESIS", "same"))
+"""Two runs in a row say the same, however busy the machine is; GLIX_HYPOTHESIS=explore looks for what nobody saw yet."""
+
 _FOREIGN = ("GIT_", "NIX_", "XDG_", "DBUS_", "GLIX_", "LC_", "PYTEST_ADDOPTS")
 """Prefixes of variables that would let the caller's session shine through."""
 _KEPT = ("GLIX_PYTHON", "GLIX_CHECKOUT", "NIX_SSL_CERT_FILE")
