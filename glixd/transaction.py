@@ -9,7 +9,7 @@ recovery finishes the rest.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -118,6 +118,8 @@ class Transactor:
             planned = replace(planned, files=kept)
         before = {path: snapshot.data(path) for path in {FLAKE, LOCK, *planned.files, *adopted}}
         after: dict[str, Content] = {**adopted, **{path: text.encode() for path, text in planned.files.items()}}
+        if undone:
+            self._refuse_edited(snapshot, [path for path, data in undone.files.items() if data is None])
         moved, renamed = self._moved_files(snapshot, planned, job.request, before)
         after |= moved
         lock = base.lock
@@ -153,11 +155,7 @@ class Transactor:
         for host in () if isinstance(request, Rollback) else planned.gone:
             entries = snapshot.below(f"hosts/{host}")
             _refuse_unmovable(entries)
-            edited = self._repository.worktree.edits(
-                {path: entry for path, entry in entries.items() if entry.is_regular}
-            )
-            for path in edited:
-                raise _edited(path, "it would be lost", "Commit the edit first: glixctl adopt --all")
+            self._refuse_edited(snapshot, entries)
             for path, entry in entries.items():
                 before[path] = snapshot.data(path)
                 moved[path] = None
@@ -167,6 +165,12 @@ class Transactor:
                     moved[target] = entry
                     renamed[target] = path
         return moved, renamed
+
+    def _refuse_edited(self, snapshot: Snapshot, paths: Iterable[str]) -> None:
+        """Refuse a change that takes files away, where one of them has an open edit."""
+        entries = {path: entry for path in paths if (entry := snapshot.entry(path)) and entry.is_regular}
+        for path in self._repository.worktree.edits(entries):
+            raise _edited(path, "it would be lost", "Commit the edit first: glixctl adopt --all")
 
     def _undone(
         self, snapshot: Snapshot, base: Base, adopted: Mapping[str, bytes | None], request: Request

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -64,17 +65,18 @@ def undoable(git: Git, head: str) -> list[LogEntry]:
 def chosen(git: Git, head: str, *, steps: int | None, to_commit: str | None, host: str | None = None) -> list[LogEntry]:
     """The commits that are asked to be undone, the newest first, of one host or of all; raises NothingToUndo."""
     entries = undoable(git, head)
-    if host is not None:
-        entries = [entry for entry in entries if _concerns(git, entry.oid, host)]
     if to_commit is not None:
         newer = {entry.oid for entry in git.log(f"{to_commit}..{head}", limit=SEARCHED)}
         entries = [entry for entry in entries if entry.oid in newer]
+    if host is not None:
+        of_host = (entry for entry in entries if _concerns(git, entry.oid, host))
+        entries = list(of_host if to_commit is not None else islice(of_host, steps or 1))
     wanted = len(entries) if to_commit is not None else steps or 1
     root = [entry for entry in entries[:wanted] if git.ref(f"{entry.oid}~1") is None]
     if not entries or root or len(entries) < wanted:
         there = len([entry for entry in entries if git.ref(f"{entry.oid}~1") is not None])
         raise NotFound(
-            f"There is nothing to undo: {there} changes of glixd are left, {wanted or 1} were asked for."
+            f"Only {there} {'change' if there == 1 else 'changes'} of glixd can be undone, and {wanted} were asked for."
             if there
             else "There is nothing to undo: no change of glixd is left behind the making of the repository.",
             code=ErrorCode.NOTHING_TO_UNDO,

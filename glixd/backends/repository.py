@@ -77,10 +77,14 @@ class Snapshot:
         top = {name: entry for name in (FLAKE, LOCK) if (entry := self.root.get(name))}
         return top | {manifest_path(host): entry for host, entry in self.hosts.items()}
 
+    def entry(self, path: str) -> Entry | None:
+        """What the commit has at a path."""
+        folder, _, name = path.rpartition("/")
+        return self.git.tree(f"{self.commit}:{folder}").get(name)
+
     def is_program(self, path: str) -> bool:
         """Whether a file of the commit is executable."""
-        folder, _, name = path.rpartition("/")
-        entry = self.git.tree(f"{self.commit}:{folder}").get(name)
+        entry = self.entry(path)
         return entry is not None and entry.mode == PROGRAM
 
     def below(self, folder: str) -> dict[str, Entry]:

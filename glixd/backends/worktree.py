@@ -205,6 +205,7 @@ class WorkTree:
 
     def _delete(self, path: str, should: str | None) -> str | None:
         target = self.root / path
+        files.refuse_linked_folders(self.root, path)
         current = _linked(target) or self._read(path)
         if current is None:
             return None

@@ -191,6 +191,20 @@ def test_host_is_never_renamed_onto_something(two: Site, daemon: RunningDaemon) 
     assert refused(daemon, "RemoveHost", name="common")["name"] == "UnknownHost"
 
 
+def test_link_behind_a_link_out_of_the_repository_is_never_removed(
+    two: Site, daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    (two.repository / "hosts/pi/data").mkdir()
+    (two.repository / "hosts/pi/data/link").symlink_to("/nowhere")
+    two.git("add", "--all")
+    two.git("commit", "--quiet", "--message", "More")
+    (two.repository / "hosts/pi/data").rename(tmp_path / "outside")
+    (two.repository / "hosts/pi/data").symlink_to(tmp_path / "outside")
+    done = daemon.done("RemoveHost", name="pi")
+    assert "is a link" in done["warnings"][0]
+    assert os.readlink(tmp_path / "outside/link") == "/nowhere"
+
+
 def test_folder_with_a_name_that_is_no_plain_text_is_not_moved(two: Site, daemon: RunningDaemon) -> None:
     (two.repository / "hosts/pi/two\nlines").write_text("x\n")
     two.git("add", "--all")
