@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import pwd
 import signal
 import socket
 import sys
@@ -33,6 +32,7 @@ from glixd.errors import Failed, GlixError
 from glixd.frontends.dbus import DBusFrontend
 from glixd.frontends.jsonrpc import JsonRpcServer
 from glixd.frontends.unix_socket import listen
+from glixd.frontends.wire import login
 from glixd.garbage import Collector
 from glixd.health import HealthKeeper
 from glixd.indexing import Indexer
@@ -269,7 +269,7 @@ def profile_folders(environment: Mapping[str, str]) -> tuple[Path, ...]:
     state = environment.get("XDG_STATE_HOME", "")
     own = Path(state) if os.path.isabs(state) else home / ".local" / "state"
     return (
-        _nix_state(environment) / "profiles" / "per-user" / pwd.getpwuid(os.getuid()).pw_name,
+        _nix_state(environment) / "profiles" / "per-user" / login(os.getuid()),
         own / "nix" / "profiles",
     )
 
