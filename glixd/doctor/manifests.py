@@ -54,6 +54,7 @@ def manifest(patient: Patient) -> Iterator[api.Check]:
     """Every manifest keeps to the schema: the committed one, and what people made of it."""
     snapshot = patient.repository.snapshot()
     edited = patient.repository.edited_texts(snapshot)
+    sound, packages = [], 0
     for host in snapshot.hosts:
         path = manifest_path(host)
         try:
@@ -71,8 +72,10 @@ def manifest(patient: Patient) -> Iterator[api.Check]:
                 line=line if isinstance(line, int) else None,
             )
         else:
-            enabled = sum(package.enabled for package in read.packages.values())
-            yield fine("manifest", f"{path} is in order, {enabled} of {len(read.packages)} packages are enabled")
+            sound.append(path)
+            packages += len(read.packages)
+    if sound:
+        yield fine("manifest", f"in order: {listed(sound)}, with {packages} packages")
 
 
 def keys(patient: Patient) -> Iterator[api.Check]:
@@ -130,14 +133,17 @@ def users(patient: Patient) -> Iterator[api.Check]:
 
 def evaluation(patient: Patient) -> Iterator[api.Check]:
     """The hosts evaluate, as far as that was tried."""
+    others: dict[str, list[str]] = {}
     for host in patient.repository.snapshot().hosts:
         health = patient.health.of(host)
         if health.state == "failed":
             message = f"{host} does not evaluate: {health.message or 'nix gave no reason'}"
             yield failed("evaluation", message, f"glixctl rollback, or correct the configuration of {host}")
         else:
-            told = {"ok": "evaluates", "evaluating": "is being evaluated"}.get(health.state, "was not evaluated yet")
-            yield fine("evaluation", f"{host} {told}")
+            others.setdefault(health.state, []).append(host)
+    for state, hosts in others.items():
+        told = {"ok": "evaluate without an error", "evaluating": "being evaluated now"}.get(state, "not evaluated yet")
+        yield fine("evaluation", f"{told}: {listed(hosts)}")
 
 
 def _readable(patient: Patient) -> Iterator[tuple[str, str, Manifest]]:
