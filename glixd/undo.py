@@ -8,6 +8,7 @@ entry by entry, and a change that was built upon later is refused.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from glixd.errors import NotFound, Refused
 from glixd.model import document
 from glixd.model.change import SETTINGS, Base, Plan, Rollback
 from glixd.model.flakefile import FlakeFile
+from glixd.model.lockfile import stepped_back
 from glixd.model.manifest import SETTING_KEYS, Manifest, Package, Settings
 from glixd.model.operations import differences
 from glixd.model.tomltables import Value
@@ -34,6 +36,8 @@ TRANSACTION: Final = "Glix-Transaction"
 UNDOES: Final = "Glix-Undoes"
 ADOPTED: Final = "Glix-Adopted"
 CHANGE: Final = "Glix-Change"
+REVERTS: Final = re.compile(r"^This reverts commit ([0-9a-f]{40,64})", re.MULTILINE)
+"""What `git revert` writes into its message."""
 
 
 @dataclass(slots=True)
@@ -51,13 +55,18 @@ class Undone:
 
 
 def undoable(git: Git, head: str) -> list[LogEntry]:
-    """The commits that a rollback can undo, the newest first: ours, and not undone yet."""
+    """The commits that a rollback can undo, the newest first: ours, and undone neither by us nor with `git revert`."""
     undone: set[str] = set()
     found = []
     for entry in git.log(head, limit=SEARCHED):
-        if UNDOES in entry.trailers:
+        reverted = REVERTS.findall(entry.body)
+        if entry.oid in undone:
+            continue
+        if reverted and TRANSACTION not in entry.trailers:
+            undone.update(reverted)
+        elif UNDOES in entry.trailers:
             undone.update(entry.trailers[UNDOES].split("\n"))
-        elif TRANSACTION in entry.trailers and entry.oid not in undone:
+        elif TRANSACTION in entry.trailers:
             found.append(entry)
     return found
 
@@ -162,9 +171,17 @@ class Undoer:
             self._result.entries[path] = old
 
     def _undo_lock(self, entry: LogEntry, then: bytes | None, before: bytes | None) -> None:
-        """Back to the lock of before where nobody locked since; else nix settles what the inputs need."""
-        if self._result.lock is not None and self._result.lock.encode() == then:
+        """Back to the lock of before: as a whole where nobody locked since, else the inputs that the commit moved.
+
+        Where one of them has moved on, nix settles what the inputs need; an update, which is nothing else, is refused.
+        """
+        now = self._result.lock
+        if now is not None and now.encode() == then:
             self._result.lock = before.decode() if before is not None else None
+            return
+        merged = stepped_back(now, then.decode(), before.decode()) if now and then and before else None
+        if merged is not None:
+            self._result.lock = merged
         elif entry.subject.startswith("glix update "):
             raise _built_upon(entry, LOCK)
 
@@ -180,7 +197,7 @@ class Undoer:
         self._result.files[FLAKE] = merged
 
     def _undo_manifest(self, entry: LogEntry, path: str, then: bytes, before: bytes, *, taken_over: bool) -> None:
-        """Entry by entry: each that the commit changed must still be as it left it."""
+        """Entry by entry: each that the commit changed must still be as it left it, or be as it was before already."""
         now = self._now(path)
         if now is None:
             raise _built_upon(entry, path)
@@ -195,6 +212,8 @@ class Undoer:
             own = _Own.of(entry, path.split("/")[1])
             names = [name for name in names if name in own.names]
             keys = [key for key in keys if own.concerns(key, names)]
+        names = [name for name in names if current.packages.get(name) != earlier.packages.get(name)]
+        keys = [key for key in keys if key in _different(current.settings, earlier.settings)]
         changed_since = [name for name in names if current.packages.get(name) != left.packages.get(name)]
         changed_since += [key for key in keys if key in _different(current.settings, left.settings)]
         if changed_since:

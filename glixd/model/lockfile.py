@@ -60,6 +60,39 @@ def without(text: str, names: Iterable[str]) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
+def stepped_back(now: str, then: str, before: str) -> str | None:
+    """The lock `now` without the step from `before` to `then`, node by node; None where a node moved on since."""
+    document, left, earlier = (_document(text) for text in (now, then, before))
+    roots = tuple(_table(_root(one), "inputs") for one in (document, left, earlier))
+    nodes = tuple({**one["nodes"], one.get("root", "root"): None} for one in (document, left, earlier))
+    inputs, others = _stepped_back(*roots), _stepped_back(*nodes)
+    if inputs is None or others is None:
+        return None
+    root = {**_root(document), "inputs": inputs}
+    document["nodes"] = {**others, document.get("root", "root"): root}
+    if any(isinstance(to, str) and to not in others for node in (root, *others.values()) for to in _targets(node)):
+        return None
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _stepped_back(now: dict[str, Any], then: dict[str, Any], before: dict[str, Any]) -> dict[str, Any] | None:
+    """A table without the step from `before` to `then`; None where a key that differs there has changed since."""
+    found = dict(now)
+    for key in {**then, **before}:
+        old, new, current = (table.get(key) for table in (before, then, now))
+        if old == new or current == old:
+            continue
+        if current != new:
+            return None
+        found[key] = old
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _targets(node: Any) -> Iterable[Any]:
+    """What the inputs of a node point to: other nodes by name, or paths from the root."""
+    return _table(node, "inputs").values() if isinstance(node, dict) else ()
+
+
 def revision_of(locked: Mapping[str, Any]) -> str | None:
     """What names the contents of a locked input: its commit, else its hash."""
     found = locked.get("rev") or locked.get("narHash")

@@ -329,8 +329,8 @@ def test_update_on_which_another_one_builds_is_refused(site: Site, daemon: Runni
     add(daemon, f"git+file://{source}?ref=main", allow_local=True)
     make_git_flake(source, {"README": "newer\n"})
     commit = daemon.done("Update")["commit"]
-    lock = site.committed("flake.lock")
-    site.commit({"flake.lock": lock.replace("{\n", "{\n ", 1)})
+    locked = site.lock_nodes()["moving"]["locked"]["rev"]
+    site.commit({"flake.lock": site.committed("flake.lock").replace(locked, "0" * 40)})
     error = refused(daemon)
     assert (error["name"], error["details"]) == ("Conflict", {"commit": commit, "changed": "flake.lock"})
 

@@ -189,3 +189,31 @@ def test_whatever_a_lock_holds_it_is_read_or_refused(nodes: dict[str, Any], inpu
         assert set(LockFile.parse(text).inputs) == set(inputs)
     except Refused as error:
         assert error.code is ErrorCode.MANIFEST_INVALID  # noqa: PT017 - either is right
+
+
+def at(*revisions: str, **more: Any) -> str:
+    """A lock of the inputs a, b, c, … at these revisions; one without a revision is not there."""
+    found = {name: node({}, rev=revision) for name, revision in zip("abc", revisions, strict=False) if revision}
+    return lock({**found, **more})
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "before", "expected"),
+    [
+        (at("2", "9"), at("2", "1"), at("1", "1"), at("1", "9")),
+        (at("", "9"), at("", "1"), at("1", "1"), at("1", "9")),
+        (at("1", "9"), at("1", "1"), at("", "1"), at("", "9")),
+        (at("1", "9"), at("2", "1"), at("1", "1"), at("1", "9")),
+        (at("3", "1"), at("2", "1"), at("1", "1"), None),
+        (at("", "1"), at("2", "1"), at("1", "1"), None),
+        (at("3", "1"), at("", "1"), at("1", "1"), None),
+    ],
+)
+def test_step_is_taken_back_without_what_came_after_it(now: str, then: str, before: str, expected: str | None) -> None:
+    found = lockfile.stepped_back(now, then, before)
+    assert (found and json.loads(found)) == (expected and json.loads(expected))
+
+
+def test_step_back_never_leaves_an_input_without_its_node() -> None:
+    user = {**node({}, rev="1"), "inputs": {"a": "a"}}
+    assert lockfile.stepped_back(at("1", d=user), at("1"), at("")) is None
