@@ -13,7 +13,7 @@ from glixd import api
 from glixd.api import Kind
 from glixd.protocol import Exit
 from tests.support.daemon import RunningDaemon, Site
-from tests.support.hermetic import git, write_files
+from tests.support.hermetic import git, make_git_flake, write_files
 from tests.support.repositories import EXAMPLES, Sources
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
@@ -31,6 +31,19 @@ def _edit(site: Site) -> None:
 def _new_folder(site: Site) -> None:
     """Commit another content of a folder that is an input."""
     site.commit({"pkgs/y/flake.nix": HELLO + "# newer\n"})
+
+
+def _moved_source(site: Site) -> None:
+    """Commit an input that has moved on since it was locked; what a folder's input is locked at depends on nix."""
+    source = site.root / "moving"
+    make_git_flake(source, {"flake.nix": "{ outputs = _: { }; }"})
+    flake = site.read("flake.nix").replace(
+        "inputs = {", f'inputs = {{\n    moving.url = "git+file://{source}?ref=main";', 1
+    )
+    site.write({"flake.nix": flake})
+    site.nix.lock(site.repository)
+    site.commit({"flake.nix": flake, "flake.lock": site.read("flake.lock")})
+    make_git_flake(source, {"README": "newer\n"})
 
 
 def _nothing(_site: Site) -> None:
@@ -58,7 +71,7 @@ CASES: Final[dict[str, list[tuple[dict[str, Any], Before]]]] = {
     "SetHost": [({"changes": {"default_scope": "home", "system": "aarch64-linux"}}, _nothing)],
     "RemoveHost": [({"name": "pi"}, _nothing)],
     "RenameHost": [({"name": "pi", "to": "pico"}, _nothing)],
-    "Update": [({"inputs": ["y"]}, _new_folder), ({}, _new_folder)],
+    "Update": [({"inputs": ["moving"]}, _moved_source), ({}, _moved_source)],
     "Adopt": [({"message": "By hand"}, _edit)],
     "Rollback": [({"steps": 2}, _nothing)],
     "Apply": [

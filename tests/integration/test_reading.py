@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.support.daemon import RunningDaemon, Site
+from tests.support.hermetic import make_git_flake
 from tests.support.repositories import EXAMPLES, Sources
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
@@ -39,10 +40,11 @@ def test_show_says_what_a_package_contributes(site: Site, daemon: RunningDaemon)
 
 
 def test_what_a_package_is_is_asked_of_nix_once_for_each_revision(site: Site, daemon: RunningDaemon) -> None:
-    site.commit({"pkgs/tool/flake.nix": PACKAGE})
-    daemon.done("Add", refs=["path:./pkgs/tool"])
+    source = site.root / "tool"
+    make_git_flake(source, {"flake.nix": PACKAGE})
+    daemon.done("Add", refs=[f"git+file://{source}?ref=main"], allow_local=True)
     assert daemon.call("Show", name="tool")["version"] == "1.2"
-    site.commit({"pkgs/tool/flake.nix": PACKAGE.replace("1.2", "1.3")})
+    make_git_flake(source, {"flake.nix": PACKAGE.replace("1.2", "1.3")})
     assert daemon.call("Show", name="tool")["version"] == "1.2", "what is locked counts"
     daemon.done("Update", inputs=["tool"])
     assert daemon.call("Show", name="tool")["version"] == "1.3"
