@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What went wrong in glix goes right here: one test for each of its known defects, by the defect's name.
-
-Two of them are tested where their subjects are: the cache of a registry that was not keyed by URL, and a doctor that could
-not fail.
-"""
+"""What went wrong in glix goes right here: one test for each of its known defects, by the defect's name."""
 
 from __future__ import annotations
 
@@ -17,6 +13,7 @@ import pytest
 from glixd.protocol import Exit
 from tests.support.daemon import RunningDaemon, Site, glixctl_command
 from tests.support.hermetic import make_git_flake
+from tests.support.registry_server import document, serving
 from tests.support.repositories import EXAMPLES, Sources
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
@@ -265,3 +262,34 @@ def test_useless_rolled_back_exit_status_1(site: Site, tmp_path: Path) -> None:
     assert "x.url" in said or "'url'" in said or "string" in said
     gone = refused(site, Exit.FAILED, "set", "hello", f"flake=git+file://{tmp_path}/nosuch", "--allow-local")
     assert str(tmp_path / "nosuch") in gone
+
+
+def test_registry_cache_not_keyed_by_url(site: Site) -> None:
+    folder = site.home / ".config" / "glixd"
+    folder.mkdir(parents=True)
+    with serving() as server:
+        server.body = document({"tool": "github:owner/tool"})
+        for url, status, known in ((server.url, 200, 1), (f"{server.url}?other", 500, 0)):
+            (folder / "config.toml").write_text(f'[[registries]]\nurl = "{url}"\ntrust = "trusted"\n')
+            server.status = status
+            with RunningDaemon(site, extra={"GLIXD_INDEX": "false"}) as daemon:
+                (told,) = daemon.call("RefreshRegistries")["registries"]
+            assert (told["url"], told["entries"]) == (url, known)
+
+
+def test_doctor_that_cannot_fail(site: Site) -> None:
+    site.commit({MANIFEST: site.read(MANIFEST).replace("schema = 1", "schema = 2")})
+    done = site.glixctl("doctor")
+    assert done.returncode == Exit.FAILED
+    assert "FAIL" in done.stdout
+    assert "schema" in done.stdout
+
+
+def test_repository_behind_a_link(site: Site) -> None:
+    elsewhere = site.home / "dotfiles"
+    site.repository.rename(elsewhere)
+    site.repository.symlink_to(elsewhere)
+    run(site, "add", "hello")
+    assert site.repository.readlink() == elsewhere
+    assert site.commits()[-1].startswith("glix add laptop: hello")
+    assert site.git("status", "--porcelain") == ""
