@@ -65,6 +65,9 @@ demo   command  tar          tar
 demo   file     /etc/ssl/certs/ca-certificates.crt  ca-certificates
 check  command  busctl       systemd
 check  command  gdbus        libglib2.0-bin
+check  command  gdbus-codegen      libglib2.0-dev-bin
+check  command  qdbusxml2cpp       qtbase5-dev-tools
+check  command  sdbus-c++-xml2cpp  libsdbus-c++-bin
 check  command  xmllint      libxml2-utils
 check  command  zsh          zsh
 check  command  fish         fish

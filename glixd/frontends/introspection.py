@@ -26,6 +26,15 @@ DOCTYPE: Final = (
 )
 _DOC: Final = "org.gtk.GDBus.DocString"
 _EMITS: Final = STANDARD + "Property.EmitsChangedSignal"
+_QT_NAME: Final = "org.qtproject.QtDBus.QtTypeName"
+_QT_TYPES: Final = {
+    "a{sv}": "QVariantMap",
+    "a{ss}": "QMap<QString,QString>",
+    "aa{sv}": "QList<QVariantMap>",
+    "a{sa{sv}}": "QMap<QString,QVariantMap>",
+    "a{oa{sa{sv}}}": "QMap<QDBusObjectPath,QMap<QString,QVariantMap>>",
+}
+"""What Qt calls the types that it has no name for: its code generator refuses a document that does not say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ def _xml(interfaces: list[Element], standard: list[str], children: Iterable[str]
     node.extend(interfaces)
     for name in (INTROSPECTABLE, PEER, *standard):
         node.append(ElementTree.fromstring(_STANDARD_XML[name]))  # noqa: S314 — text of our own
+    _name_types_for_qt(node)
     for child in children:
         SubElement(node, "node", name=child)
     ElementTree.indent(node)
@@ -168,6 +178,21 @@ def _argument(method: Element, name: str, type_signature: str, direction: str, d
 
 def _document(element: Element, text: str) -> None:
     SubElement(element, "annotation", name=_DOC, value=text)
+
+
+def _name_types_for_qt(node: Element) -> None:
+    """Annotate every argument and property of a composite type: methods and signals count theirs by direction."""
+    for declared in node.iter("property"):
+        if named := _QT_TYPES.get(declared.get("type", "")):
+            SubElement(declared, "annotation", name=_QT_NAME, value=named)
+    for element in (*node.iter("method"), *node.iter("signal")):
+        arguments = element.findall("arg")
+        for direction in ("in", "out"):
+            types = [one.get("type", "") for one in arguments if one.get("direction", "out") == direction]
+            for number, type_signature in enumerate(types):
+                if named := _QT_TYPES.get(type_signature):
+                    name = f"{_QT_NAME}.{direction.capitalize()}{number}"
+                    SubElement(element, "annotation", name=name, value=named)
 
 
 _STANDARD_XML: Final = {
