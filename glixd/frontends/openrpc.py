@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The OpenRPC document that `rpc.discover` answers: the table of api.py in the words of JSON Schema."""
+"""The OpenRPC document that `rpc.discover` answers: the table of operations in the words of JSON Schema."""
 
 from __future__ import annotations
 

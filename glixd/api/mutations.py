@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a caller may say to the operations that start a transaction."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from glixd.api.grammar import (
+    DAYS,
+    Changes,
+    CommitName,
+    HostName,
+    InputName,
+    Line,
+    PackageName,
+    Parameters,
+    Reference,
+    Scope,
+    System,
+    UserName,
+    matching,
+)
+from glixd.protocol import MAX_REFERENCES, PAGE_SIZE
+
+
+class MutationParameters(Parameters):
+    """What every mutation understands."""
+
+    host: HostName | None = Field(None, description="The host to change; by default the machine of the daemon.")
+    dry_run: bool = Field(False, description="Do everything but the commit, and answer with the diff.")
+    evaluate: bool = Field(True, description="Evaluate the configuration of the host with the change.")
+    interactive: bool = Field(False, description="Whether the caller may be asked for a password.")
+    reason: Line | None = Field(None, description="Why, in one line; it becomes part of the commit message.")
+
+
+class InitParameters(MutationParameters):
+    """The host to add, and where a new repository takes its inputs from."""
+
+    user: UserName | None = Field(None, description="The primary user of the host; by default the caller.")
+    system: System | None = Field(
+        None, description="The Nix system of the host; by default that of the daemon's machine."
+    )
+    nixpkgs: Reference | None = Field(None, description="Flake URL of nixpkgs, for a new repository.")
+    core: Reference | None = Field(None, description="Flake URL of glixos-core, for a new repository.")
+    home_manager: Reference | None = Field(
+        None, description="Flake URL of home-manager, or `none`, for a new repository."
+    )
+
+
+class AddParameters(MutationParameters):
+    """What to add, and how."""
+
+    refs: tuple[Reference, ...] = Field(
+        min_length=1, max_length=MAX_REFERENCES, description="Names or flake references."
+    )
+    scope: Annotated[Scope, Field(strict=False)] | None = Field(
+        None, description="system or home; by default that of the host."
+    )
+    user: UserName | None = Field(None, description="Whose home; by default the primary user. Means scope home.")
+    pin: Reference | None = Field(None, description="A commit, tag or branch to stay on.")
+    name: PackageName | None = Field(None, description="What the manifest calls it; only with a single reference.")
+    follows: bool = Field(True, description="Let the input follow the host's nixpkgs.")
+    allow_local: bool = Field(False, description="Consent to an absolute local path.")
+    allow_unfree: bool = Field(False, description="Consent to packages with an unfree licence.")
+    allow_insecure: bool = Field(False, description="Consent to packages with known vulnerabilities.")
+    allow_broken: bool = Field(False, description="Consent to packages that are marked as broken.")
+
+
+class NamesParameters(MutationParameters):
+    """Which packages of the host."""
+
+    names: tuple[PackageName, ...] = Field(
+        min_length=1, max_length=MAX_REFERENCES, description="Packages of the manifest."
+    )
+
+
+class SetParameters(MutationParameters):
+    """Which package to change, and how."""
+
+    name: PackageName = Field(description="The package, as the manifest calls it.")
+    changes: Changes = Field(
+        min_length=1,
+        max_length=MAX_REFERENCES,
+        description="New values by key: flake, scope, enabled, pin, user, follows, config.NAME. An empty value clears the key.",
+    )
+    allow_local: bool = Field(False, description="Consent to an absolute local path.")
+
+
+class MoveParameters(NamesParameters):
+    """Which packages to move, and where to."""
+
+    scope: Annotated[Scope, Field(strict=False)] = Field(Scope.SYSTEM, description="system, or home.")
+    user: UserName | None = Field(None, description="Whose home; by default the primary user. Means scope home.")
+
+
+class SetHostParameters(MutationParameters):
+    """Which settings of the host to change."""
+
+    changes: Changes = Field(
+        min_length=1,
+        max_length=MAX_REFERENCES,
+        description="New values by key: system, primary_user, default_scope, state_version, auto_apply, registry_url. "
+        "An empty value clears the key.",
+    )
+
+
+class RemoveHostParameters(MutationParameters):
+    """Which host to take out."""
+
+    name: HostName = Field(description="The host to take out, with everything in its folder.")
+
+
+class RenameHostParameters(RemoveHostParameters):
+    """Which host to rename."""
+
+    name: HostName = Field(description="The host to rename.")
+    to: HostName = Field(description="Its new name.")
+
+
+class UpdateParameters(MutationParameters):
+    """Which inputs to update."""
+
+    inputs: tuple[InputName, ...] = Field(
+        (), max_length=MAX_REFERENCES, description="Inputs, or packages that come from one; none means all inputs."
+    )
+
+
+class AdoptParameters(MutationParameters):
+    """Which edits to commit."""
+
+    message: Line | None = Field(None, description="What the edits are about; it becomes part of the commit message.")
+    everything: bool = Field(
+        False, description="Commit the edits of every file that git tracks, not only of managed ones."
+    )
+
+
+class ApplyParameters(MutationParameters):
+    """Several changes as one."""
+
+    operations: tuple[dict[str, object], ...] = Field(
+        min_length=1,
+        max_length=MAX_REFERENCES,
+        description="One after the other: `operation` is Add, Remove, Enable, Disable, Set, Move or SetHost, "
+        "beside its own parameters.",
+    )
+
+
+class RollbackParameters(MutationParameters):
+    """How far to go back."""
+
+    steps: int | None = Field(None, ge=1, le=PAGE_SIZE, description="How many changes to undo; by default one.")
+    to_commit: CommitName | None = Field(None, description="Undo every change after this commit.")
+
+
+class CollectGarbageParameters(MutationParameters):
+    """Which old generations go before what nothing uses is deleted; by default none."""
+
+    keep: int | None = Field(None, ge=1, le=PAGE_SIZE, description="Delete all but the newest so many of each profile.")
+    older_than: Annotated[str, matching(DAYS, "a number of days, such as 30d")] | None = Field(
+        None, description="Delete those that have not been in use for so long, such as 30d."
+    )
+    delete_old: bool = Field(False, description="Delete all but the current one of each profile.")
+
+
+class RegenerateParameters(MutationParameters):
+    """Nothing beyond what every mutation takes."""

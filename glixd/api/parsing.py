@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the arguments of a message to a frozen request, or to an error that says what is wrong where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from glixd.api.grammar import Parameters, shown
+from glixd.api.table import Operation
+from glixd.errors import InvalidRequest, invalid
+
+
+def parse(row: Operation, arguments: Mapping[str, object]) -> Parameters:
+    """The frozen request that `arguments` spell; raises InvalidArgument that names the first bad one and why."""
+    unknown = [name for name in arguments if name not in row.parameters.model_fields]
+    if unknown:
+        known = ", ".join(row.parameters.model_fields) or "none"
+        raise invalid(shown(unknown[0]), f"{row.name} has no such parameter", hint=f"It knows: {known}.")
+    try:
+        return row.parameters.model_validate({name: _frozen(value) for name, value in arguments.items()})
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def _frozen(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise invalid("text", "it holds a lone surrogate and is no Unicode text") from None
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(_frozen(item) for item in value)
+    return value
+
+
+def _shown_key(key: str) -> str:
+    """A step on the way to a wrong value; it may be a key that the caller made up."""
+    return key if key.isprintable() and len(key) <= 60 else shown(key)
+
+
+def _explained(error: ValidationError) -> InvalidRequest:
+    first: Any = error.errors(include_url=False, include_input=False)[0]
+    argument = ".".join(_shown_key(str(part)) for part in first["loc"]) or "request"
+    if first["type"] == "missing":
+        return invalid(argument, "it is missing")
+    return invalid(argument, str(first["msg"]).removeprefix("Value error, "))
