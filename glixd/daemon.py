@@ -27,7 +27,7 @@ from glixd.backends.repository import Repository
 from glixd.backends.state import Database
 from glixd.backends.store import Store
 from glixd.doctor import Doctor, Patient, has_user
-from glixd.engine import Engine, Parts
+from glixd.engine import Engine
 from glixd.errors import Failed, GlixError
 from glixd.frontends.dbus import DBusFrontend
 from glixd.frontends.jsonrpc import JsonRpcServer
@@ -37,6 +37,7 @@ from glixd.garbage import Collector
 from glixd.health import HealthKeeper
 from glixd.indexing import Indexer
 from glixd.locking import Locker
+from glixd.parts import Parts
 from glixd.policy import OwnerOnly
 from glixd.protocol import BUS_NAME, VERSION, ErrorCode
 from glixd.queries import Queries

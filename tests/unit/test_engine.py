@@ -14,8 +14,9 @@ import pytest
 from glixd import api
 from glixd.api import Caller, ProgressEvent
 from glixd.backends.state import Database
-from glixd.engine import Engine, Parts
+from glixd.engine import Engine
 from glixd.errors import NotAllowed, NotFound
+from glixd.parts import Parts
 from glixd.policy import Check
 from glixd.protocol import ErrorCode, State
 from glixd.queue import Queue, Ticket

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the engine is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from glixd.backends.repository import Repository
+from glixd.backends.state import Database
+from glixd.doctor import Doctor
+from glixd.garbage import Collector
+from glixd.health import HealthKeeper
+from glixd.indexing import Indexer
+from glixd.locking import Locker
+from glixd.policy import Authority
+from glixd.queries import Queries
+from glixd.queue import Queue
+from glixd.requests import Preparer
+from glixd.search import Searcher
+from glixd.transaction import Transactor
+from glixd.watchers import Watchers
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that the engine uses; the daemon builds it once."""
+
+    repository: Repository
+    queries: Queries
+    doctor: Doctor
+    preparer: Preparer
+    transactor: Transactor
+    collector: Collector
+    locker: Locker
+    queue: Queue
+    health: HealthKeeper
+    indexer: Indexer
+    searcher: Searcher
+    database: Database
+    authority: Authority
+    watchers: Watchers
+    build_repository: Callable[[Path], Repository]
+    mode: str
+    default_host: str
+    branch: str
+    evaluate: bool
