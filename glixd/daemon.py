@@ -42,7 +42,8 @@ from glixd.policy import OwnerOnly
 from glixd.protocol import BUS_NAME, VERSION, ErrorCode
 from glixd.queries import Queries
 from glixd.queue import Queue
-from glixd.requests import Preparer
+from glixd.requests.preparer import Preparer
+from glixd.requests.tools import Tools
 from glixd.resolvers.asking import Facts
 from glixd.search import Searcher
 from glixd.settings import Mode, Settings, child_environment
@@ -119,7 +120,7 @@ class Daemon:
             delay=settings.index_delay,
         )
         facts = Facts(nix, database, indexes, registries)
-        preparer = Preparer(repository, nix, facts, locker, default_host=settings.host, owner_adopts=owner_adopts)
+        preparer = Preparer(Tools(repository, nix, facts, locker, settings.host), owner_adopts=owner_adopts)
         parts = Parts(
             repository=repository,
             queries=Queries(repository, health, preparer, facts, mode=settings.mode, default_host=settings.host),

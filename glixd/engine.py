@@ -22,7 +22,7 @@ from glixd.model.change import Collect, Init, Request
 from glixd.parts import Parts
 from glixd.protocol import ErrorCode, State, json_code
 from glixd.queue import Ticket, now
-from glixd.requests import Prepared, to_authorise
+from glixd.requests.values import Prepared, to_authorise
 from glixd.threads import Threads
 from glixd.transaction import Result
 from glixd.watchers import Client, Observer

@@ -17,7 +17,7 @@ from glixd.locking import Locker
 from glixd.policy import Authority
 from glixd.queries import Queries
 from glixd.queue import Queue
-from glixd.requests import Preparer
+from glixd.requests.preparer import Preparer
 from glixd.search import Searcher
 from glixd.transaction import Transactor
 from glixd.watchers import Watchers

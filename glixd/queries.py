@@ -19,7 +19,7 @@ from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest, Package
 from glixd.model.operations import is_host_attribute, nixpkgs_url, not_installed, package_url
 from glixd.protocol import VERSION, ErrorCode
-from glixd.requests import Preparer
+from glixd.requests.preparer import Preparer
 from glixd.resolvers.asking import Asking, Facts
 
 DIRTY_LIMIT: Final = 100

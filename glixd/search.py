@@ -19,7 +19,7 @@ from glixd.indexing import Indexer, Wanted
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest
 from glixd.protocol import ErrorCode
-from glixd.requests import Preparer
+from glixd.requests.preparer import Preparer
 
 NIXPKGS: Final = "nixpkgs"
 SPELLINGS: Final = ("nixpkgs#", "flake:nixpkgs#", "github:NixOS/nixpkgs#")

@@ -12,7 +12,7 @@ from glixd import api
 from glixd.api import Policy, Scope
 from glixd.model.change import Add, Init, Remove, Request, Resolved, Switch
 from glixd.policy import Target
-from glixd.requests import Part, Prepared, digest_of, to_authorise
+from glixd.requests.values import Part, Prepared, digest_of, to_authorise
 
 PACKAGE = Resolved("tool", "tool", "github:o/tool", "uri", "github:o/tool", None, trusted=False, revision="abc")
 ADD = Add("laptop", (PACKAGE,), Scope.SYSTEM, None, None, follows=True)

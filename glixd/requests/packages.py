@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Requests that change the packages of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from glixd import api
+from glixd.api import Consent, Policy, Scope
+from glixd.errors import invalid
+from glixd.model.change import Add, Change, Move, Remove, Resolved, Switch
+from glixd.model.manifest import Manifest, Package
+from glixd.model.operations import not_installed
+from glixd.policy import Target
+from glixd.requests.forms import check_values
+from glixd.requests.tools import Tools
+from glixd.requests.values import Context, Made, Part
+from glixd.resolvers.chain import resolve
+from glixd.resolvers.consents import with_consents
+
+
+def add(tools: Tools, row: api.Operation, asked: api.AddParameters, context: Context) -> Made:
+    """Resolve every reference."""
+    host, manifest = tools.host(asked, context)
+    if asked.name is not None and len(asked.refs) > 1:
+        raise invalid("name", "it can be given only with a single reference")
+    scope = _scope(asked.scope, asked.user, manifest)
+    asking = tools.asking(context.snapshot, host, manifest, context.cancellation)
+    found = tuple(
+        resolve(text, asking, pin=asked.pin, name=asked.name, allow_local=asked.allow_local) for text in asked.refs
+    )
+    _refuse_twice(found)
+    found = with_consents(found, _given(asked), asking)
+    request = Add(host, found, scope, asked.user, asked.pin, asked.follows)
+    owner = asked.user or manifest.settings.primary_user if scope is Scope.HOME else None
+    own = asking.lock.revision("nixpkgs") or ""
+    targets = [Target(one.name, one.flake, scope, owner, one.trusted, "" if one.url else own) for one in found]
+    return request, (Part(row.policy, tuple(targets)),)
+
+
+def remove(tools: Tools, row: api.Operation, asked: api.NamesParameters, context: Context) -> Made:
+    """Look the packages up."""
+    host, manifest = tools.host(asked, context)
+    return Remove(host, asked.names), (Part(row.policy, _targets(host, manifest, asked.names)),)
+
+
+def switch(tools: Tools, row: api.Operation, asked: api.NamesParameters, context: Context) -> Made:
+    """Look the packages up."""
+    host, manifest = tools.host(asked, context)
+    request = Switch(host, asked.names, row.name == "Enable")
+    return request, (Part(row.policy, _targets(host, manifest, asked.names)),)
+
+
+def set_keys(tools: Tools, row: api.Operation, asked: api.SetParameters, context: Context) -> Made:
+    """Resolve the reference where it or its pin changes; what the package was and becomes are both authorised."""
+    host, manifest = tools.host(asked, context)
+    before = _targets(host, manifest, (asked.name,))
+    package = manifest.packages[asked.name]
+    values = dict(asked.changes)
+    check_values(values)
+    resolved = None
+    if "flake" in values or "pin" in values:
+        asking = tools.asking(context.snapshot, host, manifest, context.cancellation)
+        resolved = resolve(
+            values.get("flake") or package.flake,
+            asking,
+            pin=values.get("pin", package.pin) or None,
+            name=asked.name,
+            allow_local=asked.allow_local or "flake" not in values,
+        )
+        if "flake" in values:
+            values["flake"] = resolved.flake
+    request = Change(host, asked.name, tuple(sorted(values.items())), resolved)
+    if not {"flake", "pin", "scope", "user"} & values.keys():
+        return request, (Part(row.policy, before),)
+    after = _target_after(before[0], package, manifest, values, resolved)
+    return request, (Part(row.policy, before), Part(Policy.INSTALL, (*before, after)))
+
+
+def move(tools: Tools, row: api.Operation, asked: api.MoveParameters, context: Context) -> Made:
+    """Look the packages up; where they were and where they go are both authorised."""
+    host, manifest = tools.host(asked, context)
+    scope = Scope.HOME if asked.user else asked.scope
+    before = _targets(host, manifest, asked.names)
+    owner = asked.user or manifest.settings.primary_user if scope is Scope.HOME else None
+    after = tuple(replace(target, scope=scope, user=owner) for target in before)
+    request = Move(host, asked.names, scope, asked.user)
+    return request, (Part(row.policy, before), Part(Policy.INSTALL, (*before, *after)))
+
+
+def _scope(scope: Scope | None, user: str | None, manifest: Manifest) -> Scope:
+    if user is None:
+        return scope or manifest.settings.default_scope
+    if scope is Scope.SYSTEM:
+        raise invalid(
+            "user", "a package of the system belongs to no user", hint="Leave --user out, or use --scope home."
+        )
+    return Scope.HOME
+
+
+def _targets(host: str, manifest: Manifest, names: tuple[str, ...]) -> tuple[Target, ...]:
+    targets = []
+    for name in dict.fromkeys(names):
+        package = manifest.packages.get(name)
+        if package is None:
+            raise not_installed(name, host, manifest)
+        targets.append(Target(name, package.flake, manifest.scope_of(package), manifest.user_of(package)))
+    return tuple(targets)
+
+
+def _target_after(
+    before: Target, package: Package, manifest: Manifest, values: Mapping[str, str], resolved: Resolved | None
+) -> Target:
+    scope = Scope(values["scope"]) if values.get("scope") else manifest.scope_of(package)
+    user = values.get("user") or package.user or manifest.settings.primary_user
+    return replace(
+        before,
+        flake=resolved.flake if resolved else before.flake,
+        trusted=resolved.trusted if resolved else before.trusted,
+        scope=scope,
+        user=user if scope is Scope.HOME else None,
+    )
+
+
+def _given(asked: api.AddParameters) -> set[Consent]:
+    """What the caller consented to."""
+    return {consent for consent in Consent if getattr(asked, consent.setting)}
+
+
+def _refuse_twice(found: tuple[Resolved, ...]) -> None:
+    seen: dict[str, Resolved] = {}
+    for one in found:
+        if one.name in seen:
+            raise invalid(
+                "refs",
+                f"{seen[one.name].ref} and {one.ref} would both be named {one.name}",
+                hint="Add them one by one, and give one of them another name with --name.",
+            )
+        seen[one.name] = one

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the makers of requests look things up with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from glixd import api
+from glixd.backends.nix import Nix
+from glixd.backends.process import Cancellation
+from glixd.backends.repository import Repository, Snapshot, unknown_host
+from glixd.errors import Refused
+from glixd.locking import Locker
+from glixd.model.change import ALL_HOSTS, Request
+from glixd.model.manifest import Manifest
+from glixd.model.operations import features
+from glixd.protocol import DEFAULT_CORE_URL, ErrorCode
+from glixd.requests.values import Context
+from glixd.resolvers.asking import Asking, Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The doors that a request is made with, and what is meant where nothing is said."""
+
+    repository: Repository
+    nix: Nix
+    facts: Facts
+    locker: Locker
+    default_host: str
+
+    def host(self, asked: api.MutationParameters, context: Context) -> tuple[str, Manifest]:
+        """The host that is meant, with its manifest; raises UnknownHost."""
+        host = asked.host or self.default_host
+        if host not in context.base.manifests:
+            raise unknown_host(host, list(context.base.manifests))
+        return host, context.base.manifests[host]
+
+    def label(self, asked: api.MutationParameters, context: Context) -> str:
+        """The host that a change of the repository as a whole is told under: the one that was named, else all."""
+        return self.host(asked, context)[0] if asked.host else ALL_HOSTS
+
+    def asking(self, snapshot: Snapshot, host: str, manifest: Manifest, cancellation: Cancellation) -> Asking:
+        """What the names of a host are asked with."""
+        system = manifest.settings.system or self.nix.system()
+        return Asking(self.facts, snapshot, host, system, cancellation, manifest.settings.registry_url)
+
+    def require_features(self, request: Request, context: Context) -> None:
+        """Refuse a change that the locked core would not understand; raises CoreTooOld."""
+        needed = features(request)
+        if not needed:
+            return
+        manifest = context.base.manifests[request.host]
+        asking = self.asking(context.snapshot, request.host, manifest, context.cancellation)
+        missing = sorted(needed - asking.core_features())
+        if missing:
+            raise Refused(
+                f"The locked glixos-core does not understand {', '.join(missing)}, which this change needs.",
+                code=ErrorCode.CORE_TOO_OLD,
+                hint=f"Let glixos-core point to {DEFAULT_CORE_URL} in flake.nix, then run: glixctl regen",
+                details={"missing": missing},
+            )

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a request is made from, and what it becomes: resolved, told apart for the policy, with a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import rfc8785
+
+from glixd import api, policy
+from glixd.api import Caller, Policy
+from glixd.backends.process import Cancellation
+from glixd.backends.repository import Snapshot
+from glixd.model.change import Base, Collect, Request
+from glixd.policy import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one part of a request touches, for the policy."""
+
+    policy: Policy
+    targets: tuple[Target, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that can be authorised and carried out as it is."""
+
+    request: Request | Collect
+    parts: tuple[Part, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a request is prepared on: the newest commit, with the edits that the change would take over."""
+
+    snapshot: Snapshot
+    base: Base
+    caller: Caller
+    cancellation: Cancellation
+
+
+Made = tuple[Request, tuple[Part, ...]]
+
+
+def to_authorise(
+    row: api.Operation, prepared: Prepared, transaction: str, *, skips_evaluation: bool
+) -> list[policy.Request]:
+    """What the policy is asked about a mutation, part by part."""
+    return [
+        policy.Request(
+            policy=part.policy,
+            host=prepared.request.host,
+            transaction=transaction,
+            digest=prepared.digest,
+            targets=part.targets,
+            skips_evaluation=skips_evaluation,
+            sources=part.sources,
+        )
+        for part in prepared.parts
+    ]
+
+
+def digest_of(operation: str, request: Request | Collect) -> str:
+    """sha256 over the canonical JSON (RFC 8785) of a resolved request."""
+    return hashlib.sha256(rfc8785.dumps({"operation": operation, "request": _plain(asdict(request))})).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A value of the kinds that JSON has: enumerations as their text, tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value
