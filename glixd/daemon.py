@@ -21,6 +21,7 @@ from systemd import daemon as systemd
 from glixd.backends.bus import Bus, BusError
 from glixd.backends.index import Indexes
 from glixd.backends.nix import Nix
+from glixd.backends.packs import Packs
 from glixd.backends.process import Processes
 from glixd.backends.registry import Registries
 from glixd.backends.repository import Repository
@@ -35,6 +36,7 @@ from glixd.frontends.unix_socket import listen
 from glixd.frontends.wire import login
 from glixd.garbage import Collector
 from glixd.health import HealthKeeper
+from glixd.housekeeping import Housekeeper
 from glixd.indexing import Indexer
 from glixd.locking import Locker
 from glixd.parts import Parts
@@ -152,6 +154,7 @@ class Daemon:
             locker=locker,
             queue=Queue(pending=settings.pending, pending_per_uid=settings.pending_per_uid),
             health=health,
+            housekeeper=Housekeeper(Packs(repository.git), database, delay=settings.tidy_delay),
             indexer=indexer,
             searcher=Searcher(
                 repository,

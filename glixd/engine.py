@@ -81,9 +81,8 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether anything is under way that a stop would cut short."""
-        return bool(
-            self._calls or len(self._parts.queue) or self._tasks or self._parts.health.busy or self._parts.indexer.busy
-        )
+        background = (self._parts.health, self._parts.indexer, self._parts.housekeeper)
+        return bool(self._calls or len(self._parts.queue) or self._tasks or any(one.busy for one in background))
 
     async def stop(self, patience: float) -> None:
         """Admit nothing more, stop what has not begun, and give what runs `patience` seconds to end."""
@@ -97,7 +96,7 @@ class Engine:
             ticket.cancellation.request()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
-        await asyncio.gather(self._parts.health.close(), self._parts.indexer.close())
+        await asyncio.gather(self._parts.health.close(), self._parts.indexer.close(), self._parts.housekeeper.close())
         self._readers.close()
         self._aside.close()
         self._parts.queue.shut_down()
@@ -105,6 +104,7 @@ class Engine:
     def begin(self) -> None:
         """Begin with what is done in the background."""
         self._parts.indexer.consider()
+        self._parts.housekeeper.consider()
 
     def recover(self) -> None:
         """Say how the transactions ended that an earlier daemon left in the middle; before the first request."""
@@ -236,6 +236,7 @@ class Engine:
         parts.queue.leave(ticket)
         self._set_state(ticket, end)
         ticket.ended.set()
+        parts.housekeeper.consider()
         if result and result.commit:
             parts.indexer.consider()
             for host in result.hosts:

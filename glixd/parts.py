@@ -12,6 +12,7 @@ from glixd.backends.state import Database
 from glixd.doctor import Doctor
 from glixd.garbage import Collector
 from glixd.health import HealthKeeper
+from glixd.housekeeping import Housekeeper
 from glixd.indexing import Indexer
 from glixd.locking import Locker
 from glixd.policy import Authority
@@ -36,6 +37,7 @@ class Parts:
     locker: Locker
     queue: Queue
     health: HealthKeeper
+    housekeeper: Housekeeper
     indexer: Indexer
     searcher: Searcher
     database: Database

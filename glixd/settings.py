@@ -117,6 +117,9 @@ class Settings(BaseModel):
     file_registries: bool = Field(False, description="Whether file: URLs may be registries.")
     index: bool = Field(True, description="Build an index of the packages of nixpkgs, for search.")
     index_delay: float = Field(5.0, ge=0, description="Seconds after a start or a change before the index is built.")
+    tidy_delay: float = Field(
+        30.0, ge=0, description="Seconds after a start or a change before the repository and the history are tidied."
+    )
     log: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
 
 

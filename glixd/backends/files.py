@@ -66,6 +66,11 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         os.fsync(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Wait until a plain file is on the disk, whoever wrote it."""
+    _sync(path, os.O_RDONLY)
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the names in a folder are on the disk."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -84,7 +89,7 @@ def sync_tree(path: Path) -> None:
     for folder, _, names in os.walk(path):
         for name in names:
             if not os.path.islink(os.path.join(folder, name)):
-                _sync(Path(folder, name), os.O_RDONLY)
+                sync_file(Path(folder, name))
         sync_folder(Path(folder))
 
 

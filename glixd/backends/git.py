@@ -46,6 +46,8 @@ ENVIRONMENT: Final = {
 REGULAR: Final = "100644"
 PROGRAM: Final = "100755"
 TREE: Final = "40000"
+BACKGROUND_MEMORY: Final = 2 * 1024**3
+"""Bytes of address space of a git in the background, which maps the packs that it reads."""
 EMPTY_TREE: Final = {
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
@@ -309,8 +311,28 @@ class Git:
         if done.status:
             raise self._failure("init", done)
 
+    def in_background(
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> bytes:
+        """What a git that yields to everything else prints; raises Failed where it fails."""
+        done = self._processes.run(
+            self._argv(*words),
+            stdin=stdin,
+            cwd=self.root,
+            environment={**ENVIRONMENT, **(environment or {})},
+            cancellation=cancellation,
+            memory=BACKGROUND_MEMORY,
+        )
+        if done.status:
+            raise self._failure(words[0], done)
+        return done.stdout
+
     def close(self) -> None:
-        """End the long-lived reader."""
+        """End the long-lived reader; the next question starts another one."""
         with self._reading:
             self._end_reader()
 

@@ -25,6 +25,10 @@ log = structlog.get_logger()
 KEEP: Final = 500
 """Finished transactions that are kept."""
 KEEP_DAYS: Final = 30
+KEEP_FACTS: Final = 2000
+"""Facts that are kept; those of old revisions are never asked for again, and nothing says so."""
+JOURNAL: Final = 4 * 1024 * 1024
+"""Bytes that the journal beside the database may keep once what is in it has been taken over."""
 
 MIGRATIONS: Final = (
     """
@@ -36,6 +40,9 @@ MIGRATIONS: Final = (
         host TEXT PRIMARY KEY, commit_id TEXT NOT NULL, state TEXT NOT NULL, message TEXT
     ) WITHOUT ROWID;
     CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE facts ADD COLUMN learned TEXT NOT NULL DEFAULT '';
     """,
 )
 """Each brings the database one version further; never changed once released."""
@@ -73,13 +80,17 @@ class Database:
         return self.recent([state for state in State if not state.final], -1)
 
     def prune(self, now: datetime.datetime) -> None:
-        """Forget finished transactions beyond the newest 500, or older than 30 days."""
+        """Forget finished transactions beyond the newest 500 or older than 30 days, and facts by the same rule."""
         oldest = (now - datetime.timedelta(days=KEEP_DAYS)).strftime("%Y-%m-%dT%H:%M:%SZ")
         finished = "state IN ('succeeded', 'failed', 'cancelled')"
         self._write(
             f"DELETE FROM transactions WHERE {finished} AND (created < ? OR id NOT IN "  # noqa: S608
             f"(SELECT id FROM transactions WHERE {finished} ORDER BY id DESC LIMIT ?))",
             (oldest, KEEP),
+        )
+        self._write(
+            "DELETE FROM facts WHERE learned < ? OR key NOT IN (SELECT key FROM facts ORDER BY learned DESC LIMIT ?)",
+            (oldest, KEEP_FACTS),
         )
 
     def set_health(self, host: str, health: api.Health) -> None:
@@ -103,8 +114,11 @@ class Database:
         return rows[0][0] if rows else None
 
     def remember(self, key: str, value: str) -> None:
-        """Remember a fact for good."""
-        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, value))
+        """Remember a fact; it holds for good, and is forgotten after a while to be found out again."""
+        self._write(
+            "INSERT OR REPLACE INTO facts VALUES (?, ?, strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))",
+            (key, value),
+        )
 
     def problem(self) -> str | None:
         """What is wrong with the database; None when nothing is."""
@@ -152,6 +166,7 @@ def _connect(path: Path | str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {JOURNAL}")
         _migrate(connection, path)
     except BaseException:
         connection.close()

@@ -99,6 +99,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         locker=nowhere,
         queue=queue,
         health=nowhere,
+        housekeeper=nowhere,
         indexer=nowhere,
         searcher=nowhere,
         database=database,

@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, object, object, object]] = [
     ("file_registries", True, "false", True),
     ("index", False, "true", False),
     ("index_delay", 1.0, "2", 3.0),
+    ("tidy_delay", 1.0, "2", 3.0),
     ("log", "debug", "warning", "error"),
     ("evaluate", False, "true", False),
 ]

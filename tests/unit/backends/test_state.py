@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from glixd.api import Health, Transaction
-from glixd.backends.state import KEEP, KEEP_DAYS, MIGRATIONS, Database
+from glixd.backends.state import JOURNAL, KEEP, KEEP_DAYS, KEEP_FACTS, MIGRATIONS, Database
 from glixd.errors import Failed
 from glixd.protocol import ErrorCode, State
 
@@ -85,6 +85,23 @@ def test_health_and_facts_are_remembered(database: Database) -> None:
     database.remember("key", "one")
     database.remember("key", "two")
     assert database.fact("key") == "two"
+
+
+def test_old_facts_and_too_many_are_forgotten(database: Database) -> None:
+    database.remember("old", "value")
+    database.prune(datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=KEEP_DAYS, seconds=5))
+    assert database.fact("old") is None
+    for number in range(KEEP_FACTS + 10):
+        database.remember(f"fact {number}", "value")
+    database.prune(datetime.datetime.now(datetime.UTC))
+    assert len(database._read("SELECT key FROM facts", ())) == KEEP_FACTS
+
+
+def test_the_journal_beside_the_database_stays_small(database: Database, path: Path) -> None:
+    journal = path.with_name("state.db-wal")
+    for number in range(3000):
+        database.save(_transaction(number, State.SUCCEEDED))
+        assert journal.stat().st_size < 2 * JOURNAL
 
 
 def test_a_database_of_each_older_version_is_brought_forward(path: Path) -> None:
