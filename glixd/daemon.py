@@ -77,8 +77,11 @@ class Daemon:
         locks = [_take_lock(folder) for folder in self._lock_folders()]
         try:
             engine, parts = self._build()
-            await asyncio.to_thread(self._recover, engine, parts)
-            await self._serve(engine, ready_fd)
+            try:
+                await asyncio.to_thread(self._recover, engine, parts)
+                await self._serve(engine, ready_fd)
+            finally:
+                parts.database.close()
         finally:
             for lock in locks:
                 os.close(lock)

@@ -108,6 +108,7 @@ def test_a_build_goes_on_where_it_stopped(indexes: Indexes) -> None:
     assert again.todo(10) == [("b",), ("a", "x")]
     assert again.progress == (1, 2)
     assert indexes.get(REVISION, SYSTEM) is None
+    again.close()
 
 
 def test_an_index_survives_its_daemon_and_only_wanted_ones_stay(indexes: Indexes, tmp_path: Path) -> None:
