@@ -111,6 +111,15 @@ class Contribution:
     scope: str
 
 
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What a package of a host's package set is marked as."""
+
+    marks: tuple[Consent, ...]
+    own: bool
+    """Whether only an overlay of the host has it, so that it may change with any file of the repository."""
+
+
 class Nix:
     """The nix program with an environment of ours."""
 
@@ -173,7 +182,7 @@ class Nix:
 
     def package_marks(
         self, commit: str, host: str, system: str, attribute: str, *, cancellation: Cancellation | None = None
-    ) -> tuple[Consent, ...] | None:
+    ) -> Marked | None:
         """What `attribute` is marked as; None unless it is a package of the host's nixpkgs, or of its set with overlays."""
         path = json_list(attribute.split("."))
         body = (
@@ -183,10 +192,10 @@ class Nix:
             f"own = at flake.nixosConfigurations.${{{nix_string(host)}}}.config._module.args.pkgs path; "
             'is = value: let tried = builtins.tryEval (builtins.isAttrs value && (value.type or null) == "derivation"); '
             "in tried.success && tried.value; "
-            f"{_MARKS_OF} in if is plain then marks plain else if is own then marks own else null"
+            f"{_MARKS_OF} in if is plain then marks plain else if is own then marks own // {{ own = true; }} else null"
         )
         found = self._on_commit(commit, body, f"whether {attribute} is a package", cancellation)
-        return _marks(found) if isinstance(found, dict) else None
+        return Marked(_marks(found), bool(found.get("own"))) if isinstance(found, dict) else None
 
     def package_names(self, commit: str, system: str, *, cancellation: Cancellation | None = None) -> list[str]:
         """The names of the top level of the locked nixpkgs."""

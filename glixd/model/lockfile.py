@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from glixd.protocol import ErrorCode
 PATH: Final = "flake.lock"
 _FIRST_TIME: Final = 86400
 """Seconds of the epoch; nix gives contents without a time of their own one of the first seconds."""
+FOLLOWS_LIMIT: Final = 100
+"""Steps of `follows` after which a lock leads in a circle."""
 _LAST_TIME: Final = 253402300800
 """The year 10000, which has no date here."""
 
@@ -58,6 +61,44 @@ def without(text: str, names: Iterable[str]) -> str:
     for name in names:
         inputs.pop(name, None)
     return json.dumps(document, indent=2) + "\n"
+
+
+def fingerprint(text: str, name: str) -> str:
+    """What names all that an input of the root evaluates with: its node of the lock and every node that it leads to.
+
+    The contents of a `path:./folder` input are no part of it where nix locks none: from 2.26 on such an input is
+    whatever its folder holds in the commit.
+    """
+    document = _document(text)
+    nodes: dict[str, Any] = document["nodes"]
+    found: dict[str, Any] = {}
+    waiting = [_followed(document, [name])]
+    while waiting:
+        key = waiting.pop()
+        if key is not None and key not in found:
+            found[key] = nodes[key]
+            targets = _targets(nodes[key])
+            waiting += [_followed(document, to) if isinstance(to, list) else _known(nodes, to) for to in targets]
+    return hashlib.sha256(json.dumps([name, found], sort_keys=True).encode()).hexdigest()
+
+
+def _followed(document: Mapping[str, Any], path: Iterable[Any]) -> str | None:
+    """The node at a path of inputs from the root, as `follows` names it; None where it leads nowhere."""
+    nodes, node = document["nodes"], document.get("root", "root")
+    steps, left = list(path), FOLLOWS_LIMIT
+    while steps and node is not None and left:
+        left -= 1
+        target = _table(_table(nodes, node), "inputs").get(str(steps.pop(0)))
+        if isinstance(target, list):
+            steps, node = [*target, *steps], document.get("root", "root")
+        else:
+            node = _known(nodes, target)
+    return None if steps else node
+
+
+def _known(nodes: Mapping[str, Any], name: object) -> str | None:
+    """The name of a node, where there is one of that name."""
+    return name if isinstance(name, str) and isinstance(nodes.get(name), dict) else None
 
 
 def stepped_back(now: str, then: str, before: str) -> str | None:

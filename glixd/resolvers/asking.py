@@ -19,7 +19,7 @@ from glixd.backends.registry import Listed, Registries
 from glixd.backends.repository import LOCK, Snapshot
 from glixd.backends.state import Database
 from glixd.errors import Failed
-from glixd.model.lockfile import LockFile
+from glixd.model.lockfile import LockFile, fingerprint
 from glixd.model.operations import nixpkgs_url
 
 log = structlog.get_logger()
@@ -111,15 +111,15 @@ class Asking:
         """
         if entry := self._facts.from_index(self._revision, self.system, lambda index: index.find(attribute)):
             return entry.marks
-        key = f"marks {self._revision} {self.system} {self.host} {attribute}"
+        key = f"marks {self._revision} {self.system} {attribute}"
         if (known := self._facts.known(key)) is not None:
             return tuple(Consent(mark) for mark in json.loads(known))
-        marks = self._facts.nix.package_marks(
+        found = self._facts.nix.package_marks(
             self.snapshot.commit, self.host, self.system, attribute, cancellation=self._cancellation
         )
-        if marks is not None and self._revision:
-            self._facts.remember(key, json.dumps(marks))
-        return marks
+        if found is not None and not found.own and self._revision:
+            self._facts.remember(key, json.dumps(found.marks))
+        return found.marks if found else None
 
     def refuses(self, attribute: str) -> bool:
         """Whether the host's package set, as it is configured, refuses a package; one that can't be asked does."""
@@ -158,8 +158,8 @@ class Asking:
 
     def contribution(self, wanted: Contribution) -> Mapping[str, str | None]:
         """What a package is; empty where nix can't say so quickly, which is not remembered."""
-        revision = self._revision if wanted.input is None else self.lock.revision(wanted.input)
-        key = f"contribution {revision} {wanted.system} {wanted.scope} {wanted.attribute or ''}"
+        contents = self._contents(wanted.input or "nixpkgs")
+        key = f"contribution {contents} {wanted.system} {wanted.scope} {wanted.attribute or ''}"
         if known := self._facts.known(key):
             return dict(json.loads(known))
         try:
@@ -167,9 +167,15 @@ class Asking:
         except Failed as error:
             log.debug("what a package is can't be found out", reason=error.message)
             return {}
-        if revision:
-            self._facts.remember(key, json.dumps(found))
+        self._facts.remember(key, json.dumps(found))
         return found
+
+    def _contents(self, name: str) -> str:
+        """What names the contents of an input: its part of the lock, and for a folder of the repository its tree."""
+        locked = fingerprint(self.snapshot.text(LOCK) or "", name)
+        folder = self.lock.inputs[name].folder
+        tree = self.snapshot.git.ref(f"{self.snapshot.commit}:{folder}") if folder else None
+        return f"{locked} {tree}" if tree else locked
 
     @property
     def _revision(self) -> str | None:

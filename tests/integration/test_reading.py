@@ -4,9 +4,19 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from glixd.backends.index import Indexes
+from glixd.backends.nix import Contribution, Nix
+from glixd.backends.process import Cancellation, Processes
+from glixd.backends.registry import Registries
+from glixd.backends.repository import Repository
+from glixd.backends.state import Database
+from glixd.resolvers.asking import Asking, Facts
 from tests.support.daemon import RunningDaemon, Site
 from tests.support.hermetic import make_git_flake
 from tests.support.repositories import EXAMPLES, Sources
@@ -37,6 +47,41 @@ def test_show_says_what_a_package_contributes(site: Site, daemon: RunningDaemon)
     shown = site.glixctl("show", "tool").stdout
     assert "contributes: package" in shown
     assert "description: A tool" in shown
+
+
+class CountingNix(Nix):
+    """A nix that says how often it was asked what a package is."""
+
+    asked = 0
+
+    def contribution(self, commit: str, wanted: Contribution, *, timeout: float) -> dict[str, str | None]:
+        """The number of the question."""
+        self.asked += 1
+        return {"kind": "package", "version": str(self.asked), "description": None}
+
+
+def test_what_a_folder_of_the_repository_is_is_remembered_for_its_tree(site: Site, tmp_path: Path) -> None:
+    """A nix from 2.26 on locks `path:./folder` without revision and hash: it is what the commit holds."""
+    lock = json.loads(site.read("flake.lock"))
+    folder = {"path": "./pkgs/tool", "type": "path"}
+    lock["nodes"]["tool"] = {"locked": folder, "original": folder, "parent": []}
+    lock["nodes"]["root"]["inputs"]["tool"] = "tool"
+    processes = Processes({**site.environment(), "HOME": os.fspath(site.home)})
+    repository, nix = Repository(site.repository, processes), CountingNix(processes, site.repository)
+    database = Database(tmp_path / "state.db")
+    facts = Facts(nix, database, Indexes(tmp_path), Registries(tmp_path, (), {}, age=0, allow_files=False))
+    wanted = Contribution("tool", None, "x86_64-linux", "system")
+
+    def version(files: dict[str, str]) -> str | None:
+        site.commit(files)
+        asking = Asking(facts, repository.snapshot(), "laptop", "x86_64-linux", Cancellation())
+        return asking.contribution(wanted)["version"]
+
+    with closing(repository), closing(database):
+        assert version({"flake.lock": json.dumps(lock), "pkgs/tool/flake.nix": PACKAGE}) == "1"
+        assert version({"pkgs/other": "beside it"}) == "1", "what is known is not asked again"
+        assert version({"pkgs/tool/flake.nix": PACKAGE.replace("1.2", "1.3")}) == "2"
+        assert version({"pkgs/tool/flake.nix": PACKAGE}) == "1", "the tree of the first commit is back"
 
 
 def test_what_a_package_is_is_asked_of_nix_once_for_each_revision(site: Site, daemon: RunningDaemon) -> None:

@@ -217,3 +217,40 @@ def test_step_is_taken_back_without_what_came_after_it(now: str, then: str, befo
 def test_step_back_never_leaves_an_input_without_its_node() -> None:
     user = {**node({}, rev="1"), "inputs": {"a": "a"}}
     assert lockfile.stepped_back(at("1", d=user), at("1"), at("")) is None
+
+
+def fingerprints(text: str) -> dict[str, str]:
+    return {name: lockfile.fingerprint(text, name) for name in LockFile.parse(text).inputs}
+
+
+def changed_by(**changes: dict[str, Any]) -> set[str]:
+    """The inputs of a small lock whose fingerprint is another one with these nodes in it."""
+    nodes: dict[str, Any] = {
+        "nixpkgs": node(ORIGINALS[0][0], rev=REV),
+        "tool": {**node(ORIGINALS[1][0], rev=REV), "inputs": {"nixpkgs": ["nixpkgs"], "dep": "dep"}},
+        "dep": node(ORIGINALS[13][0], rev=REV),
+        "same": {**node(ORIGINALS[4][0], rev=REV), "inputs": {"base": ["tool", "dep"]}},
+        "alone": node(ORIGINALS[11][0]),
+    }
+    inputs = {name: name for name in nodes if name != "dep"}
+    before, after = fingerprints(lock(nodes, inputs=inputs)), fingerprints(lock({**nodes, **changes}, inputs=inputs))
+    return {name for name, fingerprint in before.items() if after[name] != fingerprint}
+
+
+def test_fingerprint_of_an_input_is_all_that_it_evaluates_with_and_nothing_else() -> None:
+    assert changed_by(alone=node(ORIGINALS[11][0], narHash=HASH)) == {"alone"}
+    assert changed_by(nixpkgs=node(ORIGINALS[0][0], rev="1" * 40)) == {"nixpkgs", "tool"}
+    assert changed_by(dep=node(ORIGINALS[13][0], rev="1" * 40)) == {"tool", "same"}, "also through follows"
+    assert changed_by(same={**node(ORIGINALS[1][0], rev=REV), "inputs": {"base": ["tool", "dep"]}}) == {"same"}, "dir"
+
+
+def test_inputs_of_one_revision_have_fingerprints_of_their_own() -> None:
+    folders = [node({"type": "path", "path": path}) for path in ("./a", "./b")]
+    found = fingerprints(lock({"a": folders[0], "b": folders[1], "c": folders[0]}))
+    assert len(set(found.values())) == 3
+
+
+@pytest.mark.parametrize("target", [["a"], ["a", "self"], ["nowhere"], ["tool", "nowhere"], "nowhere", 5])
+def test_lock_that_follows_in_a_circle_or_nowhere_has_a_fingerprint(target: Any) -> None:
+    circle = {"a": {"inputs": {"self": ["a", "self"]}}, "tool": {"inputs": {"x": target}}}
+    assert len(lockfile.fingerprint(lock(circle), "tool")) == 64
