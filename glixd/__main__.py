@@ -8,11 +8,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from glixd import log, settings
-from glixd.daemon import TAKEN, Daemon
 from glixd.errors import GlixError
 from glixd.protocol import COMMIT, ERRORS, VERSION, ErrorCode
+
+TAKEN: Final = 75
+"""Exit code when another daemon has the repository."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,9 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     if ready_fd is not None:
         _close_inherited(ready_fd)
     try:
+        from glixd.daemon import Daemon  # may refuse what the environment chooses
+
         chosen = settings.load(given, os.environ)
         log.configure(chosen.log)
-        asyncio.run(_serve(chosen, ready_fd))
+        asyncio.run(Daemon(chosen, dict(os.environ)).run(ready_fd))
     except GlixError as error:
         print(f"glixd: {error.message}" + (f" {error.hint}" if error.hint else ""), file=sys.stderr)  # noqa: T201
         return TAKEN if error.code is ErrorCode.BUSY else ERRORS[error.code].exit_code
@@ -44,10 +49,6 @@ def _close_inherited(kept: int) -> None:
     highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=kept)
     os.closerange(3, kept)
     os.closerange(max(kept, 2) + 1, highest + 1)
-
-
-async def _serve(chosen: settings.Settings, ready_fd: int | None) -> None:
-    await Daemon(chosen, dict(os.environ)).run(ready_fd)
 
 
 def _parser() -> argparse.ArgumentParser:

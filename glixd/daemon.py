@@ -32,6 +32,7 @@ from glixd.engine import Engine
 from glixd.errors import Failed, GlixError
 from glixd.frontends.dbus import DBusFrontend
 from glixd.frontends.jsonrpc import JsonRpcServer
+from glixd.frontends.limits import BusLimits, Limits
 from glixd.frontends.unix_socket import listen
 from glixd.frontends.wire import login
 from glixd.garbage import Collector
@@ -44,6 +45,7 @@ from glixd.policy import OwnerOnly
 from glixd.protocol import BUS_NAME, VERSION, ErrorCode
 from glixd.queries import Queries
 from glixd.queue import Queue
+from glixd.rates import Rates
 from glixd.requests.preparer import Preparer
 from glixd.requests.tools import Tools
 from glixd.resolvers.asking import Facts
@@ -54,8 +56,6 @@ from glixd.watchers import Watchers
 
 log = structlog.get_logger()
 
-TAKEN: Final = 75
-"""Exit code when another daemon has the repository."""
 PATIENCE: Final = 20.0
 """Seconds that a running transaction has to end when the daemon is asked to stop."""
 LISTEN_FDS_START: Final = 3
@@ -171,6 +171,7 @@ class Daemon:
             database=database,
             authority=OwnerOnly(os.getuid()),
             watchers=Watchers(),
+            rates=Rates(settings.calls_per_second, settings.calls_at_once),
             build_repository=build_repository,
             mode=settings.mode,
             default_host=settings.host,
@@ -196,10 +197,14 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         listener, own = self._listener()
-        server = JsonRpcServer(engine, listener)
+        allowed = {
+            "connections": self._settings.connections,
+            "connections_per_uid": self._settings.connections_per_uid,
+        }
+        server = JsonRpcServer(engine, listener, Limits(**allowed))
         await server.start()
         bus = await self._bus()
-        frontend = DBusFrontend(engine, bus) if bus else None
+        frontend = DBusFrontend(engine, bus, BusLimits(**allowed)) if bus else None
         if bus and frontend:
             await frontend.start()
             await self._own_name(bus)

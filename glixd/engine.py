@@ -43,7 +43,12 @@ class Engine:
         self._aside = Threads(1, "garbage")
         self._collecting = asyncio.Lock()
         self._readers = Threads(4, "reader")
+        self._records = Threads(1, "record")
+        self._preparers = Threads(4, "preparer")
         self._answers = Answers(parts, self._readers)
+        self._lookup_threads = Threads(2, "lookup")
+        self._lookups = Answers(parts, self._lookup_threads)
+        """Answers that never wait behind a slow question, or behind a request that asks the network."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls = 0
 
@@ -51,11 +56,14 @@ class Engine:
 
     async def call(self, row: api.Operation, parameters: api.Parameters, caller: Caller, client: Client) -> api.Value:
         """Carry a validated request out; raises a GlixError. A mutation answers as soon as it is accepted."""
+        if not row.lookup:
+            self._parts.rates.take(caller.uid)
         self._calls += 1
         try:
             if row.kind is Kind.MUTATION:
                 return await self._accept(row, cast(api.MutationParameters, parameters), caller, client)
-            return await self._answers.answer(row, parameters, caller, client)
+            answers = self._lookups if row.lookup else self._answers
+            return await answers.answer(row, parameters, caller, client)
         finally:
             self._calls -= 1
 
@@ -73,6 +81,7 @@ class Engine:
 
     def visible(self, caller: Caller) -> list[api.Transaction]:
         """The transactions that a caller sees without being asked for more: one's own, and all for root."""
+        self._parts.rates.take(caller.uid)
         running = [ticket.record() for ticket in self._parts.queue.tickets]
         known = {record.id for record in running}
         ended = [record for record in self._parts.database.recent((), VISIBLE) if record.id not in known]
@@ -97,7 +106,8 @@ class Engine:
         if self._tasks:
             await asyncio.wait(list(self._tasks))
         await asyncio.gather(self._parts.health.close(), self._parts.indexer.close(), self._parts.housekeeper.close())
-        self._readers.close()
+        for threads in (self._preparers, self._lookup_threads, self._records, self._readers):
+            threads.close()
         self._aside.close()
         self._parts.queue.shut_down()
 
@@ -135,7 +145,7 @@ class Engine:
         """Take a transaction to its end; whatever happens becomes its result or its error."""
         logger = log.bind(transaction=ticket.id, uid=ticket.caller.uid, host=ticket.host, operation=ticket.row.name)
         try:
-            await self._readers.run(self._parts.database.save, ticket.record())
+            await self._records.run(self._parts.database.save, ticket.record())
             prepared = await self._prepare(ticket)
             await self._authorise(ticket, prepared)
             self._set_state(ticket, State.QUEUED)
@@ -177,7 +187,7 @@ class Engine:
 
     async def _prepare(self, ticket: Ticket) -> Prepared:
         self._tell(ticket, "looking things up")
-        prepared = await self._readers.run(
+        prepared = await self._preparers.run(
             self._parts.preparer.prepare, ticket.row, ticket.parameters, ticket.caller, ticket.cancellation
         )
         ticket.host, ticket.digest = prepared.request.host, prepared.digest
@@ -230,7 +240,7 @@ class Engine:
         ticket.step = None
         record = ticket.record().model_copy(update={"state": end})
         try:
-            await self._readers.run(parts.database.save, record)
+            await self._records.run(parts.database.save, record)
         except Exception:
             log.exception("the end of a transaction could not be recorded", transaction=ticket.id)
         parts.queue.leave(ticket)

@@ -18,6 +18,7 @@ from glixd.locking import Locker
 from glixd.policy import Authority
 from glixd.queries import Queries
 from glixd.queue import Queue
+from glixd.rates import Rates
 from glixd.requests.preparer import Preparer
 from glixd.search import Searcher
 from glixd.transaction import Transactor
@@ -43,6 +44,7 @@ class Parts:
     database: Database
     authority: Authority
     watchers: Watchers
+    rates: Rates
     build_repository: Callable[[Path], Repository]
     mode: str
     default_host: str

@@ -46,6 +46,12 @@ MAX_PENDING: Final = 64
 """Transactions that wait or run, of all callers together; uid 0 keeps a reserve beyond it."""
 MAX_PENDING_PER_UID: Final = 8
 MAX_CONNECTIONS_PER_UID: Final = 32
+MAX_CONNECTIONS: Final = 256
+"""Connections of all uids but 0, which has its own beyond them."""
+CALLS_PER_SECOND: Final = 20
+"""Requests of one uid that cost more than a lookup, in the long run."""
+CALLS_AT_ONCE: Final = 40
+"""The same, in one burst."""
 MAX_CHECKS_PER_UID: Final = 4
 """polkit checks in flight."""
 PROGRESS_PER_SECOND: Final = 10

@@ -17,6 +17,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from glixd.errors import InvalidRequest
 from glixd.protocol import (
+    CALLS_AT_ONCE,
+    CALLS_PER_SECOND,
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_UID,
     MAX_PENDING,
     MAX_PENDING_PER_UID,
     SYSTEM_REPOSITORY,
@@ -112,6 +116,19 @@ class Settings(BaseModel):
     idle_exit: float = Field(60.0, ge=0, description="Seconds without work after which the daemon ends; 0 means never.")
     pending: int = Field(MAX_PENDING, ge=1, description="Transactions under way, of all callers together.")
     pending_per_uid: int = Field(MAX_PENDING_PER_UID, ge=1, description="Transactions under way of one uid.")
+    connections: int = Field(
+        MAX_CONNECTIONS, ge=1, description="Connections of all callers but root together, on each transport."
+    )
+    connections_per_uid: int = Field(
+        MAX_CONNECTIONS_PER_UID, ge=1, description="Connections of one uid, on each transport."
+    )
+    calls_per_second: float = Field(
+        CALLS_PER_SECOND,
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests a second of one uid that cost more than a lookup; over that they are refused.",
+    )
+    calls_at_once: int = Field(CALLS_AT_ONCE, ge=1, description="How many of them it may make in one burst.")
     registries: tuple[RegistrySettings, ...] = Field((), description="The glixos registries, in the order of asking.")
     registry_age: float = Field(86400.0, ge=0, description="Seconds after which a registry is asked for what is new.")
     file_registries: bool = Field(False, description="Whether file: URLs may be registries.")

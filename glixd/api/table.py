@@ -53,10 +53,16 @@ class Operation:
     result: type[Value]
     policy: Policy
     summary: str
+    lookup: bool = False
+    """Whether it costs so little that nobody counts how often a caller asks."""
 
 
 def _query(name: str, parameters: type[Parameters], result: type[Value], policy: Policy, summary: str) -> Operation:
     return Operation(name, Kind.QUERY, parameters, result, policy, summary)
+
+
+def _lookup(name: str, parameters: type[Parameters], result: type[Value], policy: Policy, summary: str) -> Operation:
+    return Operation(name, Kind.QUERY, parameters, result, policy, summary, lookup=True)
 
 
 def _mutation(name: str, parameters: type[mutations.MutationParameters], policy: Policy, summary: str) -> Operation:
@@ -64,13 +70,13 @@ def _mutation(name: str, parameters: type[mutations.MutationParameters], policy:
 
 
 _ROWS: Final = (
-    _query("Ping", queries.Nothing, results.PingResult, Policy.READ, "Say that the daemon is there, and its version."),
-    _query(
+    _lookup("Ping", queries.Nothing, results.PingResult, Policy.READ, "Say that the daemon is there, and its version."),
+    _lookup(
         "GetCapabilities", queries.Nothing, results.Capabilities, Policy.READ, "Say what this daemon is and can do."
     ),
-    _query("ListHosts", queries.Nothing, results.Hosts, Policy.READ, "List the hosts of the repository."),
-    _query("List", queries.ListParameters, results.Packages, Policy.READ, "List the packages of a host, or of all."),
-    _query(
+    _lookup("ListHosts", queries.Nothing, results.Hosts, Policy.READ, "List the hosts of the repository."),
+    _lookup("List", queries.ListParameters, results.Packages, Policy.READ, "List the packages of a host, or of all."),
+    _lookup(
         "Show",
         queries.ShowParameters,
         results.PackageDetails,
@@ -107,42 +113,42 @@ _ROWS: Final = (
         "Look for what is wrong, and say how to mend it.",
     ),
     _query("History", queries.HistoryParameters, results.Histories, Policy.READ, "List the commits, the newest first."),
-    _query(
+    _lookup(
         "ListTransactions",
         queries.ListTransactionsParameters,
         results.Transactions,
         Policy.READ_TRANSACTION,
         "List transactions.",
     ),
-    _query(
+    _lookup(
         "GetTransaction",
         queries.TransactionParameters,
         results.Transaction,
         Policy.READ_TRANSACTION,
         "Show one transaction.",
     ),
-    _query(
+    _lookup(
         "Watch",
         queries.TransactionParameters,
         results.Empty,
         Policy.READ_TRANSACTION,
         "Send me the progress of a transaction.",
     ),
-    _query(
+    _lookup(
         "Unwatch",
         queries.TransactionParameters,
         results.Empty,
         Policy.READ_TRANSACTION,
         "Stop sending me the progress of a transaction.",
     ),
-    _query(
+    _lookup(
         "Wait",
         queries.WaitParameters,
         results.Transaction,
         Policy.READ_TRANSACTION,
         "Answer when a transaction has ended.",
     ),
-    _query(
+    _lookup(
         "Cancel",
         queries.TransactionParameters,
         results.Empty,

@@ -1,48 +1,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The message bus: one hardened connection, and the only file of glixd that knows the D-Bus library.
+"""The message bus: one hardened connection.
 
-Of the library this takes what it is good at, building, marshalling and unmarshalling messages. Its connection is not used,
-because it ends at a full socket buffer, grows with every signature that a stranger sends, parses messages of any size,
-waits for answers for ever and spins when the bus hangs up. Here asyncio's own transport writes and closes; the sizes of
-a message are read from its fixed header before anything else of it; a call has a timeout; file descriptors are never
-accepted; and what waits to be written is bounded. A connection that is lost is not mended: `lost` says so, and the daemon
-ends and is started anew.
-
-The parts of the library that are used are checked when this is imported, so that a release that differs fails there.
+Of the D-Bus library (bus_library.py) this takes what it is good at, building, marshalling and unmarshalling messages. Its
+connection is not used, because it ends at a full socket buffer, grows with every signature that a stranger sends, parses
+messages of any size, waits for answers for ever and spins when the bus hangs up. Here asyncio's own transport writes and
+closes; the sizes of a message are read from its fixed header before anything else of it; a call has a timeout; file
+descriptors are never accepted; and what waits to be written is bounded. A connection that is lost is not mended: `lost`
+says so, and the daemon ends and is started anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import struct
-import typing
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
+from glixd.backends import bus_library
+from glixd.backends.bus_library import Message, MessageFlag, MessageType, Variant
 from glixd.errors import Failed
 from glixd.protocol import ERROR_PREFIX, MAX_BUS_MESSAGE, ErrorCode
-
-if not hasattr(typing, "no_type_check_decorator"):  # the library decorates with it; Python 3.15 has dropped it
-    typing.no_type_check_decorator = lambda decorator: decorator
-
-with warnings.catch_warnings():  # Python 3.13 announces that
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from dbus_next import Message, MessageFlag, MessageType, SignatureTree, Variant, __version__
-    from dbus_next._private.address import parse_address
-    from dbus_next._private.unmarshaller import Unmarshaller
 
 __all__ = ["Bus", "BusError", "Message", "MessageFlag", "MessageType", "Variant", "clean"]
 
 log = structlog.get_logger()
-
-LIBRARY: Final = "0.2.3"
-"""The release of the D-Bus library whose private parts are known."""
 
 _DBUS: Final = "org.freedesktop.DBus"
 _DBUS_PATH: Final = "/org/freedesktop/DBus"
@@ -63,7 +48,6 @@ _HIGH_WATER: Final = 1024 * 1024
 """Bytes that the bus has yet to take, from which on nothing more is read and no progress is sent."""
 _MAX_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that the bus has yet to take, over which it counts as lost."""
-_MAX_SIGNATURES: Final = 512
 _MAX_UIDS: Final = 4096
 _TURN: Final = 32
 """Messages that are served before the rest of the daemon has its turn."""
@@ -84,12 +68,13 @@ class BusError(Failed):
 class Bus:
     """One authenticated connection to a bus.
 
-    `lost` is done when the connection has ended, with the reason. `handler` is given every method call for us, with its
-    `size` in bytes; it may not block, and answers by `answer` or `refuse`.
+    `lost` is done when the connection has ended, with the reason. `handler` is given every method call for us; it may not
+    block, and answers by `answer` or `refuse`. While it runs, `size` is how many bytes the call has.
     """
 
     def __init__(self) -> None:
         self.unique_name = ""
+        self.size = 0
         self.handler: Handler | None = None
         self.lost: asyncio.Future[BusError] = asyncio.get_running_loop().create_future()
         self._stream = _Stream(self)
@@ -155,7 +140,7 @@ class Bus:
             raise BusError(reason.name, reason.message)
         if not message.serial:
             message.serial = self._next_serial()
-        data = bytes(message._marshall(False))
+        data = bus_library.marshalled(message)
         if len(data) > _MAX_SENT:
             raise Failed(
                 f"The message has {len(data)} bytes, which is more than the bus carries.", code=ErrorCode.TOO_LARGE
@@ -188,10 +173,14 @@ class Bus:
     def refuse(self, call: Message, name: str, text: str, *facts: tuple[str, object]) -> None:
         """Answer a call with an error, if its caller wants to know; `facts` are further typed arguments."""
         if not call.flags & MessageFlag.NO_REPLY_EXPECTED:
-            message = Message.new_error(call, name, "")
-            message.signature = "s" + "".join(signature for signature, _ in facts)
-            message.signature_tree = SignatureTree._get(message.signature)
-            message.body = [clean(text), *(value for _, value in facts)]
+            message = Message(
+                message_type=MessageType.ERROR,
+                reply_serial=call.serial,
+                destination=call.sender,
+                error_name=name,
+                signature="s" + "".join(signature for signature, _ in facts),
+                body=[clean(text), *(value for _, value in facts)],
+            )
             self.send(message)
 
     def signal(
@@ -310,7 +299,7 @@ class Bus:
     async def _open(self, address: str) -> None:
         """Try the addresses of a list in turn, as the specification says."""
         failure: OSError | None = None
-        for transport, options in parse_address(address):
+        for transport, options in bus_library.parse_address(address):
             path = options.get("path") or ("\0" + options["abstract"] if "abstract" in options else "")
             if transport != "unix" or not path:
                 failure = failure or OSError(f"{transport} is no transport that is used here")
@@ -477,7 +466,7 @@ class _Stream(asyncio.Protocol):
         message = _unmarshalled(data)
         if message is None:
             return
-        message.size = len(data)
+        self._bus.size = len(data)
         try:
             self._bus._received(message)
         except Exception:  # the door: one message that we can't serve must not end the connection
@@ -551,30 +540,9 @@ def _headless(header: bytearray) -> bytes:
 def _unmarshalled(data: bytes) -> Message | None:
     """The message in `data`, or None for one that can't be understood, which the specification has us ignore."""
     try:
-        return Unmarshaller(io.BytesIO(data)).unmarshall()
+        return bus_library.unmarshalled(data)
     except Exception as error:  # noqa: BLE001 — the library raises whatever its parts raise
         log.warning("message ignored", error=f"{type(error).__name__}: {error}")
         return None
-
-
-class _BoundedSignatures(dict[str, Any]):
-    """The library's cache of parsed signatures, which strangers fill, with a limit."""
-
-    def __setitem__(self, signature: str, tree: Any) -> None:
-        if len(self) >= _MAX_SIGNATURES:
-            self.clear()
-        super().__setitem__(signature, tree)
-
-
-def _harden() -> None:
-    """Check that the library is the one that is known, and bound what it keeps."""
-    found = __version__.__version__ if hasattr(__version__, "__version__") else __version__
-    private = hasattr(Message, "_marshall") and isinstance(getattr(SignatureTree, "_cache", None), dict)
-    if found != LIBRARY or not private or not hasattr(Unmarshaller, "unmarshall"):
-        raise ImportError(
-            f"dbus-next {LIBRARY} is needed, and {found} was found: check the private parts that bus.py uses"
-        )
-    SignatureTree._cache = _BoundedSignatures(SignatureTree._cache)
-
-
-_harden()
+    finally:
+        bus_library.bound()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -16,9 +15,9 @@ from glixd.api import Caller
 from glixd.errors import GlixError, InvalidRequest
 from glixd.frontends import messages, strict_json
 from glixd.frontends.framing import Frames, FramingLost, framed
+from glixd.frontends.limits import Limits
 from glixd.frontends.messages import Reply, Request
 from glixd.frontends.wire import explained
-from glixd.protocol import MAX_CONNECTIONS_PER_UID, MAX_JSON_MESSAGE
 
 if TYPE_CHECKING:
     from glixd.engine import Engine
@@ -28,27 +27,6 @@ log = structlog.get_logger()
 _DISCOVER: Final = "rpc.discover"
 _HANG_UP_CHECK: Final = 1.0
 """Seconds between looks whether a half-closed peer is gone altogether."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one peer may make the daemon hold."""
-
-    message: int = MAX_JSON_MESSAGE
-    batch: int = 64
-    under_way: int = 64
-    """Requests of one connection that run; with so many, reading pauses."""
-    high_water: int = 256 * 1024
-    """Bytes that wait to be read by the peer, from which on no progress is sent and no request is read."""
-    hard: int = 16 * 1024 * 1024
-    """Bytes that wait to be read by the peer, over which it is cut off."""
-    arrival: float = 30.0
-    """Seconds for one message to arrive completely."""
-    stalled: float = 60.0
-    """Seconds without reading anything, over the high-water mark, after which a peer is cut off."""
-    connections_per_uid: int = MAX_CONNECTIONS_PER_UID
-    connections: int = 256
-    """Connections of all uids but 0, which has its own beyond them."""
 
 
 class Connection(asyncio.Protocol):

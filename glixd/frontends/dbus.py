@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,10 @@ from glixd.api import Caller
 from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
 from glixd.errors import Cancelled, GlixError, InvalidRequest
 from glixd.frontends import introspection
+from glixd.frontends.bus_client import BusClient
 from glixd.frontends.bus_values import empty, encoded, plain, variant
 from glixd.frontends.introspection import INTROSPECTABLE, OBJECT_MANAGER, PEER, PROPERTIES, STANDARD, Property
+from glixd.frontends.limits import BusLimits
 from glixd.frontends.wire import explained, login
 from glixd.protocol import (
     BUS_NAME,
@@ -44,13 +46,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_UNDER_WAY: Final = 64
-"""Calls of one connection that run at the same time; more of them wait."""
-_UNDER_WAY_PER_UID: Final = 512
-_WAITING: Final = 256
-"""Calls of one connection that wait; more of them are refused."""
-_WAITING_BYTES: Final = 512 * 1024
-_WAITING_BYTES_IN_ALL: Final = 8 * 1024 * 1024
 _MANAGER_VALUES: Final = {"version": VERSION, "commit": COMMIT}
 _ON_REQUEST: Final = ("log", "outcome")
 """Properties that GetManagedObjects leaves out for their size."""
@@ -72,7 +67,7 @@ class _Call:
 
     message: Message
     caller: Caller
-    client: _BusClient
+    client: BusClient
     transaction: str | None
     """The transaction whose object was called; None for the manager and the paths above it."""
 
@@ -83,15 +78,18 @@ Method = Callable[[_Call], Awaitable[Reply]]
 class DBusFrontend:
     """Serves one bus from `start` to `stop`; the name is requested when everything else is ready. An Observer of the engine."""
 
-    def __init__(self, engine: Engine, bus: Bus) -> None:
+    def __init__(self, engine: Engine, bus: Bus, limits: BusLimits | None = None) -> None:
         self._engine = engine
         self._bus = bus
-        self._clients: dict[str, _BusClient] = {}
+        self._limits = limits or BusLimits()
+        self._clients: dict[str, BusClient] = {}
         self._under_way = 0
+        self._connections: Counter[int] = Counter()
         self._per_uid: Counter[int] = Counter()
-        self._held: dict[int, dict[_BusClient, None]] = {}
+        self._held: dict[int, dict[BusClient, None]] = {}
         """By uid: connections whose calls wait because the uid has too many under way."""
-        self._waiting_bytes = 0
+        self._waiting_bytes: Counter[int | None] = Counter()
+        """By uid, and under None those of callers that the bus has yet to introduce."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopped = False
@@ -169,24 +167,42 @@ class DBusFrontend:
     # -- calls -----------------------------------------------------------------------------------------------------
 
     def _handle(self, message: Message) -> None:
-        """Take a call in, unless too many of its connection wait already."""
+        """Take a call in, unless its caller has too many connections or too many of its calls wait already."""
         client = self._clients.get(message.sender) or self._welcome(message.sender)
-        if not client.has_room(message.size) or self._waiting_bytes + message.size > _WAITING_BYTES_IN_ALL:
-            self._refuse(message, _too_many())
-            return
-        client.waiting.append(message)
-        client.waiting_bytes += message.size
-        self._waiting_bytes += message.size
-        self._count(1)
-        self._advance(client)
+        size = self._bus.size
+        if client.caller is not None and not self._admit(client, client.caller):
+            self._refuse(message, self._too_many_connections(client.caller))
+        elif not self._has_room(client, size):
+            self._refuse(message, self._too_many_calls())
+        else:
+            client.waiting.append((message, size))
+            self._account(client, size)
+            self._count(1)
+            self._advance(client)
 
-    def _welcome(self, name: str) -> _BusClient:
-        client = self._clients[name] = _BusClient(self._bus, name)
-        self._engine.attach(client)
+    def _has_room(self, client: BusClient, size: int) -> bool:
+        limits, caller = self._limits, client.caller
+        own = self._waiting_bytes[caller.uid] if caller else 0
+        return (
+            client.has_room(size, limits)
+            and own + size <= limits.waiting_bytes_per_uid
+            and self._waiting_bytes.total() + size <= limits.waiting_bytes_in_all
+        )
+
+    def _account(self, client: BusClient, size: int) -> None:
+        """Count bytes that wait from now on, or no more."""
+        uid = client.caller.uid if client.caller else None
+        client.waiting_bytes += size
+        self._waiting_bytes[uid] += size
+        if not self._waiting_bytes[uid]:
+            del self._waiting_bytes[uid]
+
+    def _welcome(self, name: str) -> BusClient:
+        client = self._clients[name] = BusClient(self._bus, name)
         client.introduction = asyncio.get_running_loop().create_task(self._introduce(client))
         return client
 
-    async def _introduce(self, client: _BusClient) -> None:
+    async def _introduce(self, client: BusClient) -> None:
         """Learn from the bus who a connection is; its calls wait for that."""
         try:
             uid = await self._bus.uid(client.name)
@@ -194,14 +210,48 @@ class DBusFrontend:
             log.debug("the caller is gone", sender=client.name, error=error.name)
             self._vanished(client.name)
             return
-        client.caller = Caller(uid=uid, login=login(uid), address=client.name)
-        self._advance(client)
+        if client.name not in self._clients:
+            return
+        caller = Caller(uid=uid, login=login(uid), address=client.name)
+        size = client.waiting_bytes
+        self._account(client, -size)
+        client.caller = caller
+        self._account(client, size)
+        if self._admit(client, caller):
+            self._advance(client)
+            return
+        log.warning("connection refused", uid=uid, sender=client.name)
+        while client.waiting:
+            self._refuse(self._next(client), self._too_many_connections(caller))
+            self._count(-1)
 
-    def _advance(self, client: _BusClient) -> None:
+    def _admit(self, client: BusClient, caller: Caller) -> bool:
+        """Whether a connection counts among those of its uid, where there is room for it."""
+        if client.admitted:
+            return True
+        others = self._connections.total() - self._connections[0]
+        if self._connections[caller.uid] >= self._limits.connections_per_uid:
+            return False
+        if caller.uid != 0 and others >= self._limits.connections:
+            return False
+        self._connections[caller.uid] += 1
+        client.admitted = True
+        self._engine.attach(client)
+        return True
+
+    def _dismiss(self, client: BusClient) -> None:
+        """Make room for another connection of the uid."""
+        if client.admitted and client.caller:
+            self._connections[client.caller.uid] -= 1
+            if not self._connections[client.caller.uid]:
+                del self._connections[client.caller.uid]
+            self._engine.detach(client)
+
+    def _advance(self, client: BusClient) -> None:
         """Start the calls that wait, as many as may run of the connection and of its uid."""
         caller = client.caller
-        while caller is not None and client.waiting and len(client.calls) < _UNDER_WAY:
-            if self._per_uid[caller.uid] >= _UNDER_WAY_PER_UID:
+        while caller is not None and client.waiting and len(client.calls) < self._limits.under_way:
+            if self._per_uid[caller.uid] >= self._limits.under_way_per_uid:
                 self._held.setdefault(caller.uid, {})[client] = None
                 return
             message = self._next(client)
@@ -210,13 +260,12 @@ class DBusFrontend:
             client.calls[task] = message.interface == MANAGER_INTERFACE and _is_mutation(message.member)
             task.add_done_callback(functools.partial(self._done, client, caller.uid))
 
-    def _next(self, client: _BusClient) -> Message:
-        message = client.waiting.popleft()
-        client.waiting_bytes -= message.size
-        self._waiting_bytes -= message.size
+    def _next(self, client: BusClient) -> Message:
+        message, size = client.waiting.popleft()
+        self._account(client, -size)
         return message
 
-    def _done(self, client: _BusClient, uid: int, task: asyncio.Task[None]) -> None:
+    def _done(self, client: BusClient, uid: int, task: asyncio.Task[None]) -> None:
         del client.calls[task]
         self._per_uid[uid] -= 1
         self._count(-1)
@@ -228,7 +277,7 @@ class DBusFrontend:
     def _advance_held(self, uid: int) -> None:
         """Connections of one uid take turns when it has too many calls under way."""
         held = self._held.get(uid, {})
-        while held and self._per_uid[uid] < _UNDER_WAY_PER_UID:
+        while held and self._per_uid[uid] < self._limits.under_way_per_uid:
             client = next(iter(held))
             del held[client]
             self._advance(client)
@@ -242,7 +291,7 @@ class DBusFrontend:
         else:
             self._idle.set()
 
-    async def _serve(self, message: Message, caller: Caller, client: _BusClient) -> None:
+    async def _serve(self, message: Message, caller: Caller, client: BusClient) -> None:
         try:
             signature, body = await self._dispatch(message, caller, client)
             self._bus.answer(message, signature, body)
@@ -267,9 +316,26 @@ class DBusFrontend:
                 self._next(client)
                 self._count(-1)
             client.leave()
-            self._engine.detach(client)
+            self._dismiss(client)
 
-    async def _dispatch(self, message: Message, caller: Caller, client: _BusClient) -> Reply:
+    def _too_many_calls(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"{self._limits.under_way} calls of this connection are under way, and too many wait behind them.",
+            code=ErrorCode.LIMIT_EXCEEDED,
+            hint="Wait for answers.",
+            details={"limit": self._limits.waiting},
+        )
+
+    def _too_many_connections(self, caller: Caller) -> InvalidRequest:
+        limit = self._limits.connections_per_uid
+        return InvalidRequest(
+            f"uid {caller.uid} has {limit} connections that call glixd, or all together have {self._limits.connections}.",
+            code=ErrorCode.LIMIT_EXCEEDED,
+            hint="Close some, and call again.",
+            details={"limit": limit},
+        )
+
+    async def _dispatch(self, message: Message, caller: Caller, client: BusClient) -> Reply:
         interfaces, transaction = _object(message.path)
         call = _Call(message, caller, client, transaction)
         interface = message.interface or self._implied(interfaces, message.member)
@@ -390,48 +456,6 @@ class DBusFrontend:
         return "a{oa{sa{sv}}}", [objects]
 
 
-class _BusClient:
-    """One connection of the bus that has called us. A Client of the engine."""
-
-    def __init__(self, bus: Bus, name: str) -> None:
-        self._bus = bus
-        self.name = name
-        self.caller: Caller | None = None
-        self.introduction: asyncio.Task[None] | None = None
-        self.waiting: deque[Message] = deque()
-        self.waiting_bytes = 0
-        self.calls: dict[asyncio.Task[None], bool] = {}
-        """What it has under way, and whether that is a mutation, which goes on without it."""
-
-    def has_room(self, size: int) -> bool:
-        """Whether one more call of that size may wait."""
-        return len(self.waiting) < _WAITING and self.waiting_bytes + size <= _WAITING_BYTES
-
-    def progress(self, event: api.ProgressEvent) -> bool:
-        """Send the progress of a transaction, unless the bus is slow to take what it was sent before."""
-        if self._bus.lost.done():
-            return True
-        if self._bus.congested:
-            return False
-        body = [encoded(event)]
-        self._bus.signal(_path(event.transaction), TRANSACTION_INTERFACE, "Progress", "a{sv}", body, self.name)
-        return True
-
-    def changed(self, host: str) -> None:
-        """Nothing: on the bus everybody is told at once."""
-
-    def leave(self) -> None:
-        """Give up waiting for somebody who is gone."""
-        for task, mutation in self.calls.items():
-            if not mutation:
-                task.cancel()
-
-    def interrupt(self) -> None:
-        """Tell those that still wait that the daemon stops."""
-        for task in self.calls:
-            task.cancel()
-
-
 _MANAGER: Final = (INTROSPECTABLE, PEER, PROPERTIES, OBJECT_MANAGER, MANAGER_INTERFACE)
 _TRANSACTION: Final = (INTROSPECTABLE, PEER, PROPERTIES, TRANSACTION_INTERFACE)
 _FOLDER: Final = (INTROSPECTABLE, PEER)
@@ -479,15 +503,6 @@ def _wrong_arguments(row: api.Operation, taken: Sequence[tuple[str, str]], given
 def _is_mutation(member: str) -> bool:
     row = api.OPERATIONS.get(member)
     return row is not None and row.kind is api.Kind.MUTATION
-
-
-def _too_many() -> InvalidRequest:
-    return InvalidRequest(
-        f"{_UNDER_WAY} calls of this connection are under way, and too many wait behind them.",
-        code=ErrorCode.LIMIT_EXCEEDED,
-        hint="Wait for answers.",
-        details={"limit": _WAITING},
-    )
 
 
 def _stopping(operation: str) -> Cancelled:

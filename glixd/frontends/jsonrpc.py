@@ -22,14 +22,15 @@ import structlog
 from glixd.api import Caller
 from glixd.errors import GlixError
 from glixd.frontends import messages
-from glixd.frontends.connection import Connection, Limits
+from glixd.frontends.connection import Connection
+from glixd.frontends.limits import Limits
 from glixd.frontends.unix_socket import listen, peer_uid
 from glixd.frontends.wire import login
 
 if TYPE_CHECKING:
     from glixd.engine import Engine
 
-__all__ = ["JsonRpcServer", "Limits", "listen"]
+__all__ = ["JsonRpcServer", "listen"]
 
 log = structlog.get_logger()
 

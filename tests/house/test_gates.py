@@ -39,7 +39,7 @@ def house(tmp_path: Path) -> Path:
         path = tmp_path / f"{module}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    _furnish(tmp_path, "glixd/backends/bus", "import dbus_next.aio")
+    _furnish(tmp_path, "glixd/backends/bus_library", "import dbus_next.aio")
     _furnish(tmp_path, "glixctl/client", "from glixd import protocol")
     return tmp_path
 

@@ -20,6 +20,7 @@ from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
 from glixd.frontends import bus_values
 from glixd.frontends.bus_values import variant
 from glixd.frontends.dbus import DBusFrontend
+from glixd.frontends.limits import BusLimits
 from glixd.protocol import (
     BUS_NAME,
     COMMIT,
@@ -115,11 +116,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, engine: FakeEngine | None = None) -> AsyncIterator[World]:
+async def world(
+    folder: Path, engine: FakeEngine | None = None, limits: BusLimits | None = None
+) -> AsyncIterator[World]:
     engine = engine or FakeEngine()
     with private_bus(folder) as address:
         bus = await Bus.connect(address)
-        frontend = DBusFrontend(cast("Engine", engine), bus)
+        frontend = DBusFrontend(cast("Engine", engine), bus, limits)
         await frontend.start()
         await bus.request_name(BUS_NAME)
         try:
@@ -429,7 +432,51 @@ async def test_bytes_that_wait_are_limited_too_and_leave_with_their_connection(t
                 await peer.call("Add", "asa{sv}", ["firefox"], large)
         await asyncio.gather(*calls, return_exceptions=True)
         await until(lambda: it.frontend.calls == 0)
-        assert it.frontend._waiting_bytes == 0
+        assert not it.frontend._waiting_bytes
+
+
+@on_loop
+async def test_bytes_that_wait_are_limited_by_uid_so_that_one_leaves_room_for_others(tmp_path: Path) -> None:
+    limits = BusLimits(under_way=1, waiting_bytes_per_uid=300_000)
+    async with world(tmp_path, limits=limits) as it, it.peer() as first, it.peer() as second:
+        transaction = (await first.add()).rpartition("/")[2]
+        await second.call("Ping")
+        large = {"reason": Variant("s", "x" * 200_000)}
+        calls = []
+        for peer in (first, second):
+            calls.append(asyncio.create_task(peer.call("Wait", "sa{sv}", transaction, {})))
+            await until(lambda: it.engine.pending_waits == len(calls))
+        waiting = asyncio.create_task(first.call("Add", "asa{sv}", ["firefox"], large))
+        await until(lambda: it.frontend.calls == 3)
+        with refused(ERROR_PREFIX + "LimitExceeded"):
+            await second.call("Add", "asa{sv}", ["firefox"], large)
+        it.engine.move(transaction, State.SUCCEEDED)
+        await asyncio.gather(*calls, waiting, return_exceptions=True)
+        assert not it.frontend._waiting_bytes
+
+
+@on_loop
+async def test_connections_of_one_uid_are_limited_and_one_that_leaves_makes_room(tmp_path: Path) -> None:
+    async with world(tmp_path, limits=BusLimits(connections_per_uid=2)) as it, it.peer() as first, it.peer() as third:
+        async with it.peer() as second:
+            assert await first.call("Ping")
+            assert await second.call("Ping")
+            for _ in range(2):
+                with refused(ERROR_PREFIX + "LimitExceeded"):
+                    await third.call("Ping")
+            assert len(it.engine.clients) == 2
+        await until(lambda: len(it.engine.clients) == 1)
+        assert await third.call("Ping")
+
+
+@on_loop
+async def test_all_that_a_refused_connection_sent_at_once_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, limits=BusLimits(connections_per_uid=1)) as it, it.peer() as first, it.peer() as other:
+        await first.call("Ping")
+        answers = await asyncio.gather(*(other.call("Ping") for _ in range(50)), return_exceptions=True)
+        assert {getattr(answer, "name", "") for answer in answers} == {ERROR_PREFIX + "LimitExceeded"}
+        assert it.frontend.calls == 0
+        assert not it.frontend._waiting_bytes
 
 
 @on_loop

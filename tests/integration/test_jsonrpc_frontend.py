@@ -17,7 +17,8 @@ import pytest
 
 from glixd import api
 from glixd.errors import Failed
-from glixd.frontends.jsonrpc import JsonRpcServer, Limits, listen
+from glixd.frontends.jsonrpc import JsonRpcServer, listen
+from glixd.frontends.limits import Limits
 from glixd.protocol import ErrorCode, State, json_code
 from tests.support.fake_engine import FakeEngine
 from tests.support.loop import PATIENCE, on_loop, until

@@ -188,6 +188,8 @@ class Site:
             "PYTHONPATH": os.fspath(PROJECT),
             "HOME": os.fspath(self.home),
             "XDG_RUNTIME_DIR": os.fspath(self.runtime),
+            "GLIXD_CALLS_PER_SECOND": "1000000",  # tests ask faster than people
+            "GLIXD_CALLS_AT_ONCE": "1000000",
             "GLIXD_HOST": HOST,  # a daemon that a client starts has no arguments that say so
             **self.extra,
             **(extra or {}),

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +17,14 @@ from glixd import api
 from glixd.api import Caller, ProgressEvent
 from glixd.backends.state import Database
 from glixd.engine import Engine
-from glixd.errors import NotAllowed, NotFound
+from glixd.errors import InvalidRequest, NotAllowed, NotFound
 from glixd.parts import Parts
 from glixd.policy import Check
 from glixd.protocol import ErrorCode, State
 from glixd.queue import Queue, Ticket
+from glixd.rates import Rates
 from glixd.watchers import Watchers
-from tests.support.loop import on_loop, until
+from tests.support.loop import PATIENCE, on_loop, until
 
 ALICE = Caller(1000, "alice", "socket:1")
 BOB = Caller(1001, "bob", "socket:2")
@@ -105,6 +108,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         database=database,
         authority=doorkeeper,
         watchers=Watchers(),
+        rates=Rates(),
         build_repository=nowhere,
         mode="user",
         default_host="laptop",
@@ -209,3 +213,61 @@ async def test_root_and_the_owner_see_a_transaction_and_nobody_else_does(tmp_pat
         assert it.engine.visible(BOB) == []
         await it.end()
         assert it.engine.visible(BOB) == []
+
+
+class SlowQueries:
+    """Questions that are answered when the test says so, and one that needs no time."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.asked = 0
+
+    def info(self) -> api.Value:
+        self.asked += 1
+        assert self.go.wait(PATIENCE)
+        return api.Empty()
+
+    def hosts(self) -> api.Value:
+        return api.Hosts(hosts=())
+
+
+@on_loop
+async def test_a_lookup_does_not_wait_behind_slow_questions(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        slow = SlowQueries()
+        engine = Engine(replace(it.parts, queries=cast(Any, slow)))
+        info, hosts = api.operation("Info"), api.operation("ListHosts")
+        nothing = api.parse(info, {})
+        asked = [asyncio.create_task(engine.call(info, nothing, ALICE, Reader())) for _ in range(20)]
+        await until(lambda: slow.asked > 0)
+        assert await asyncio.wait_for(engine.call(hosts, nothing, BOB, Reader()), PATIENCE) == api.Hosts(hosts=())
+        assert not any(task.done() for task in asked)
+        slow.go.set()
+        await asyncio.gather(*asked)
+
+
+@on_loop
+async def test_who_asks_too_often_is_refused_and_lookups_and_others_are_not(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        slow = SlowQueries()
+        slow.go.set()
+        engine = Engine(replace(it.parts, queries=cast(Any, slow), rates=Rates(1, 3, clock=lambda: 0.0)))
+        info, hosts, add = api.operation("Info"), api.operation("ListHosts"), api.operation("Add")
+        nothing = api.parse(info, {})
+        for _ in range(3):
+            await engine.call(info, nothing, ALICE, Reader())
+        for row, parameters in ((info, nothing), (add, api.parse(add, {"refs": ["firefox"]}))):
+            with pytest.raises(InvalidRequest) as refused:
+                await engine.call(row, parameters, ALICE, Reader())
+            assert refused.value.code is ErrorCode.LIMIT_EXCEEDED
+        with pytest.raises(InvalidRequest):
+            engine.visible(ALICE)
+        await engine.call(hosts, nothing, ALICE, Reader())
+        await engine.call(info, nothing, BOB, Reader())
+
+
+def test_lookups_are_queries_and_all_else_is_counted() -> None:
+    lookups = {row.name for row in api.OPERATIONS.values() if row.lookup}
+    assert {"Ping", "Wait", "Cancel", "List"} <= lookups
+    assert not {"Search", "Resolve", "Doctor", "Diff"} & lookups
+    assert all(api.OPERATIONS[name].kind is api.Kind.QUERY for name in lookups)
