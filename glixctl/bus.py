@@ -141,8 +141,8 @@ def call(method: str, params: Mapping[str, Any], arguments: list[tuple[str, str]
     params = dict(params)
     _check_text(params)
     interactive = params.pop("interactive", False)
-    typed = [(name, signature) for name, signature in arguments if signature != "a{sv}"]
-    body = [params.pop(name) for name, _ in typed]
+    typed = arguments[:-1]  # the last one is the options
+    body = [_argument(params.pop(name), signature) for name, signature in typed]
     return Message(
         destination=BUS_NAME,
         path=OBJECT_PATH,
@@ -152,6 +152,13 @@ def call(method: str, params: Mapping[str, Any], arguments: list[tuple[str, str]
         body=[*body, {name: variant(value) for name, value in params.items()}],
         flags=MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else MessageFlag.NONE,
     )
+
+
+def _argument(value: Any, signature: str) -> Any:
+    """A typed argument: where it is a dictionary of anything, each of its values carries its own type."""
+    if signature == "a{sv}":
+        return {key: variant(item) for key, item in value.items()}
+    return [_argument(item, signature[1:]) for item in value] if signature == "aa{sv}" else value
 
 
 def _check_text(params: Mapping[str, Any]) -> None:
@@ -175,6 +182,8 @@ def variant(value: Any) -> Any:
             return Variant("d", value)
         case str():
             return Variant("s", value)
+        case dict():
+            return Variant("a{sv}", {key: variant(item) for key, item in value.items()})
         case _:
             return Variant("as", list(value))
 

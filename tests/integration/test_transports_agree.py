@@ -84,6 +84,8 @@ CASES: Final = (
     Case("Disable", {"names": ["firefox"]}, ("disable", "firefox")),
     Case("Disable", {"names": ["firefox"]}, ("disable", "firefox"), Exit.NOTHING_TO_DO),
     Case("Enable", {"names": ["firefox", "ripgrep"]}, ("enable", "firefox", "ripgrep")),
+    Case("Set", {"name": "ripgrep", "changes": {"config.theme": "dark"}}, ("set", "ripgrep", "config.theme=dark")),
+    Case("SetHost", {"changes": {"state_version": "24.11"}}, ("host", "set", "state_version=24.11")),
     Case("Remove", {"names": ["firefocks"]}, ("remove", "firefocks"), Exit.NOT_FOUND, ErrorCode.NOT_INSTALLED),
     Case("Remove", {"names": ["firefox"]}, ("remove", "firefox")),
     Case(
@@ -428,6 +430,10 @@ def _brief(transaction: Answer) -> list[Any]:
 
 def _words(signature: str, value: Any) -> list[str]:
     """A value as busctl takes it."""
+    if signature == "v":
+        return [value.signature, *_words(value.signature, value.value)]
+    if signature.startswith("a{s"):
+        return [str(len(value)), *(word for key in value for word in (key, *_words(signature[3:-1], value[key])))]
     if signature.startswith("a"):
         return [str(len(value)), *(word for one in value for word in _words(signature[1:], one))]
     return [str(value).lower() if signature == "b" else str(value)]

@@ -18,13 +18,43 @@ XML = """<node>
       <arg name="refs" type="as" direction="in"/><arg name="options" type="a{sv}" direction="in"/>
       <arg name="transaction" type="o" direction="out"/>
     </method>
+    <method name="Set">
+      <arg name="name" type="s" direction="in"/><arg name="changes" type="a{sv}" direction="in"/>
+      <arg name="options" type="a{sv}" direction="in"/><arg name="transaction" type="o" direction="out"/>
+    </method>
+    <method name="Apply">
+      <arg name="operations" type="aa{sv}" direction="in"/><arg name="options" type="a{sv}" direction="in"/>
+      <arg name="transaction" type="o" direction="out"/>
+    </method>
     <method name="Info"><arg name="options" type="a{sv}" direction="in"/><arg type="a{sv}" direction="out"/></method>
   </interface>
 </node>"""
 
 
 def test_the_daemon_describes_its_own_arguments() -> None:
-    assert bus.methods(XML) == {"Add": [("refs", "as"), ("options", "a{sv}")], "Info": [("options", "a{sv}")]}
+    assert bus.methods(XML) == {
+        "Add": [("refs", "as"), ("options", "a{sv}")],
+        "Set": [("name", "s"), ("changes", "a{sv}"), ("options", "a{sv}")],
+        "Apply": [("operations", "aa{sv}"), ("options", "a{sv}")],
+        "Info": [("options", "a{sv}")],
+    }
+
+
+def test_dictionary_among_the_arguments_is_no_option() -> None:
+    changes = {"name": "firefox", "changes": {"config.theme": "dark"}, "dry_run": True}
+    message = bus.call("Set", changes, bus.methods(XML)["Set"])
+    assert (message.signature, message.body[0]) == ("sa{sv}a{sv}", "firefox")
+    assert message.body[1:] == [{"config.theme": Variant("s", "dark")}, {"dry_run": Variant("b", True)}]
+
+
+def test_list_of_dictionaries_carries_the_types_of_what_is_in_it() -> None:
+    parts = [{"operation": "Set", "name": "a", "changes": {"pin": ""}}, {"operation": "Add", "refs": ["b"]}]
+    message = bus.call("Apply", {"operations": parts}, bus.methods(XML)["Apply"])
+    assert message.signature == "aa{sv}a{sv}"
+    first, second = message.body[0]
+    assert first["changes"] == Variant("a{sv}", {"pin": Variant("s", "")})
+    assert second == {"operation": Variant("s", "Add"), "refs": Variant("as", ["b"])}
+    assert message._marshall()
 
 
 def test_required_parameters_are_arguments_and_the_others_are_options() -> None:
