@@ -37,7 +37,7 @@ VENV = "the virtual environment"
 """The need for .venv: this very Python is its Python, or else making it failed and there are no tools."""
 
 FAST = ("format", "lint", "types", "imports", "unit")
-ON_REQUEST = ("bench",)
+ON_REQUEST = ("bench", "soak")
 CODE = ("glixd", "glixctl", "tests", "scripts")
 
 
@@ -106,7 +106,7 @@ def _test_suite(name: str) -> Suite:
     return Suite(name, tuple(command), needs=NEEDS.get(name, EVERYTHING), junit=junit)
 
 
-ONE_PROCESS = ("unit", "system", "bench")
+ONE_PROCESS = ("unit", "system", "bench", "soak")
 """Suites that are over before workers have started, or that want the machine for themselves."""
 
 EVERYTHING = (

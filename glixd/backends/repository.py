@@ -43,6 +43,11 @@ BUSY_AFTER: Final = 10.0
 SETTLE: Final = 1.0
 """Seconds for which a lock file of ours must stand unchanged before it counts as left behind."""
 
+MANIFESTS: Final = 4
+"""Manifests of one host that are kept as parsed: what it says now, said before and will say."""
+HOSTS: Final = 4096
+"""Hosts of which something is kept."""
+
 
 class BranchMoved(Refused):
     """Somebody committed while a change was prepared; the change starts again from there."""
@@ -213,7 +218,7 @@ class Repository:
         self._needed = (needed_bytes, needed_inodes)
         self._hosts: dict[str, dict[str, Entry]] = {}
         self._host_entries: dict[str, Entry | None] = {}
-        self._manifests: dict[str, Manifest] = {}
+        self._manifests: dict[str, dict[str, Manifest]] = {}
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -297,7 +302,8 @@ class Repository:
 
     def manifest_of(self, blob: str, path: str) -> Manifest:
         """The parsed manifest of that blob; a blob never changes, so it is parsed once."""
-        known = self._manifests.get(blob)
+        newest = self._manifests.get(path, {})
+        known = newest.get(blob)
         if known is None:
             found = self.git.read(blob)
             if found is None:
@@ -305,8 +311,11 @@ class Repository:
                     f"The object {blob} of {path} is missing.", code=ErrorCode.READ_ONLY, hint="Run git fsck there."
                 )
             known = Manifest.parse(_decoded(found.data, path), path)
-            _bound(self._manifests, 4096)
-            self._manifests[blob] = known
+            _bound(newest, MANIFESTS)
+            newest[blob] = known
+            if path not in self._manifests:
+                _bound(self._manifests, HOSTS)
+                self._manifests[path] = newest
         return known
 
     @property
@@ -445,7 +454,7 @@ class Repository:
     def _host_entry(self, folder: Entry) -> Entry | None:
         if folder.oid not in self._host_entries:
             entry = self.git.tree(folder.oid).get("glix.toml")
-            _bound(self._host_entries, 65536)
+            _bound(self._host_entries, 2 * HOSTS)
             self._host_entries[folder.oid] = entry if entry and entry.is_regular else None
         return self._host_entries.get(folder.oid)
 
@@ -641,5 +650,6 @@ def _index_intact(data: bytes) -> bool:
 
 
 def _bound(cache: dict[str, Any], limit: int) -> None:
-    if len(cache) >= limit:
-        cache.clear()
+    """Make room for one more; what came first goes first."""
+    for key in list(cache)[: max(0, len(cache) + 1 - limit)]:
+        cache.pop(key, None)

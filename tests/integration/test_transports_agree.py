@@ -85,7 +85,11 @@ CASES: Final = (
     Case("Disable", {"names": ["firefox"]}, ("disable", "firefox"), Exit.NOTHING_TO_DO),
     Case("Enable", {"names": ["firefox", "ripgrep"]}, ("enable", "firefox", "ripgrep")),
     Case("Set", {"name": "ripgrep", "changes": {"config.theme": "dark"}}, ("set", "ripgrep", "config.theme=dark")),
-    Case("SetHost", {"changes": {"state_version": "24.11"}}, ("host", "set", "state_version=24.11")),
+    Case(
+        "SetHost",
+        {"host": "laptop", "changes": {"state_version": "24.11"}},
+        ("host", "set", "laptop", "state_version=24.11"),
+    ),
     Case("Remove", {"names": ["firefocks"]}, ("remove", "firefocks"), Exit.NOT_FOUND, ErrorCode.NOT_INSTALLED),
     Case("Remove", {"names": ["firefox"]}, ("remove", "firefox")),
     Case(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import PUBLISHED_REF, Held, Published, Repository
+from glixd.backends.repository import MANIFESTS, PUBLISHED_REF, Held, Published, Repository
 from glixd.errors import Cancelled, GlixError, Refused
 from glixd.protocol import ErrorCode
 from tests.support import hermetic
@@ -402,3 +402,16 @@ def test_a_repository_in_the_other_object_format_works_the_same(tmp_path: Path) 
     assert _shown(root).startswith("# mine\n")
     hermetic.git(root, "fsck", "--strict")
     workshop.close()
+
+
+def test_old_manifests_are_not_kept_in_memory(workshop: Workshop) -> None:
+    """A daemon lives long: what one host said long ago must not stay for as long."""
+    repository = workshop.repository
+    blobs = []
+    for number in range(MANIFESTS + 4):
+        workshop.run(add(f"package-{number}"))
+        entry = repository.snapshot().hosts[HOST]
+        blobs.append((entry.oid, repository.manifest_of(entry.oid, MANIFEST)))
+    kept = [oid for oid, manifest in reversed(blobs) if repository.manifest_of(oid, MANIFEST) is manifest]
+    assert blobs[-1][0] == kept[0]
+    assert len(kept) <= MANIFESTS
