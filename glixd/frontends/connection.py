@@ -218,7 +218,7 @@ class Connection(asyncio.Protocol):
                 request.answer(messages.result(request.id or b"null", _discovered(request)), reply, silent)
                 return
             row = api.operation(request.method)
-            parameters = api.parse(row, request.arguments())
+            parameters = api.parse(row, request.arguments(api.required(row.parameters)))
         except Exception as error:  # noqa: BLE001 — as in _call
             told = explained(error, request.method)
             request.answer(messages.error(request.id or b"null", told), reply, silent)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,13 +44,18 @@ class Request:
             raise malformed('The member "id" is a string, a number or null.')
         return cls(encoded(message["id"]), method, message.get("params"))
 
-    def arguments(self) -> Mapping[str, object]:
-        """The parameters by name; raises InvalidArgument for parameters by position."""
+    def arguments(self, required: Sequence[str] = ()) -> Mapping[str, object]:
+        """The parameters by name; by position, as on the bus, only those that are `required`; raises InvalidArgument."""
         if isinstance(self.params, dict):
             return self.params
-        if self.params is None or self.params == []:
+        if self.params is None:
             return {}
-        raise InvalidRequest("Parameters are given by name, as an object.", hint='For example {"host": "laptop"}.')
+        if isinstance(self.params, list) and len(self.params) <= len(required):
+            return dict(zip(required, self.params, strict=False))
+        known = f"By position it takes {', '.join(required)}." if required else "None of its parameters has a position."
+        raise InvalidRequest(
+            f"Parameters are given by name, as an object. {known}", hint='For example {"host": "laptop"}.'
+        )
 
     def answer(self, message: bytes, reply: Reply, silent: Callable[[], None] | None) -> None:
         """Reply, unless the request is a notification."""

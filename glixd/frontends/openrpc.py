@@ -59,10 +59,15 @@ def _method(row: api.Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         "summary": row.summary,
         "tags": [{"name": row.kind.value}],
         "paramStructure": "by-name",
-        "params": [_parameter(row, name, schemas) for name in row.parameters.model_fields],
+        "params": [_parameter(row, name, schemas) for name in _ordered(row)],
         "result": {"name": row.result.__name__, "schema": _reference(row.result)},
         "errors": [{"$ref": f"#/components/errors/{code.value}"} for code in ErrorCode],
     }
+
+
+def _ordered(row: api.Operation) -> list[str]:
+    """The required parameters first, as the specification of OpenRPC wants them."""
+    return [*api.required(row.parameters), *api.optional(row.parameters)]
 
 
 def _parameter(row: api.Operation, name: str, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -112,7 +112,8 @@ async def test_a_defect_is_internal_and_tells_nothing_of_itself(tmp_path: Path) 
         ('{"jsonrpc": "2.0", "method": "Ping", "id": 5, "parms": {}}', -32600, 5),
         ('{"jsonrpc": "2.0", "method": "Pong", "id": 5}', -32601, 5),
         ('{"jsonrpc": "2.0", "method": "rpc.nothing", "id": 5}', -32601, 5),
-        ('{"jsonrpc": "2.0", "method": "Show", "id": 5, "params": ["firefox"]}', -32602, 5),
+        ('{"jsonrpc": "2.0", "method": "Show", "id": 5, "params": ["firefox", "laptop"]}', -32602, 5),
+        ('{"jsonrpc": "2.0", "method": "Ping", "id": 5, "params": [1]}', -32602, 5),
         ('{"jsonrpc": "2.0", "method": "Show", "id": 5, "params": "firefox"}', -32602, 5),
         ('{"jsonrpc": "2.0", "method": "Show", "id": 5, "params": {"name": "firefox", "colour": 1}}', -32602, 5),
         ('{"jsonrpc": "2.0", "method": "Show", "id": 5}', -32602, 5),
@@ -132,9 +133,11 @@ async def test_what_is_no_request_is_refused_and_the_connection_goes_on(
 
 
 @on_loop
-async def test_parameters_by_position_are_refused_but_an_empty_array_is_none(tmp_path: Path) -> None:
+async def test_required_parameters_have_a_position_as_on_the_bus_and_optional_ones_have_none(tmp_path: Path) -> None:
     async with served(tmp_path) as (_, _, path), connected(path) as client:
         client.write('{"jsonrpc": "2.0", "method": "Show", "id": 1, "params": ["firefox"]}\n')
+        assert (await client.receive())["result"]["name"] == "firefox"
+        client.write('{"jsonrpc": "2.0", "method": "Show", "id": 1, "params": ["firefox", "laptop"]}\n')
         assert "by name" in (await client.receive())["error"]["message"]
         client.write('{"jsonrpc": "2.0", "method": "Ping", "id": 2, "params": []}\n')
         assert "result" in await client.receive()
