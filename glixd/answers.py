@@ -85,7 +85,8 @@ class Answers:
 
     async def resolve(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Say what names mean."""
-        return await self._read(caller, self._parts.queries.resolve, asked)
+        with self._parts.health.giving_way():
+            return await self._read(caller, self._parts.queries.resolve, asked)
 
     async def history(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """List commits."""

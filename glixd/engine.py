@@ -181,15 +181,17 @@ class Engine:
             async with self._collecting:
                 started()
                 return await self._aside.run(self._parts.collector.run, errand)
-        return await self._parts.queue.run(
-            ticket, partial(self._run, ticket, prepared, prepared.request, step), started
-        )
+        with self._parts.health.giving_way():
+            return await self._parts.queue.run(
+                ticket, partial(self._run, ticket, prepared, prepared.request, step), started
+            )
 
     async def _prepare(self, ticket: Ticket) -> Prepared:
         self._tell(ticket, "looking things up")
-        prepared = await self._preparers.run(
-            self._parts.preparer.prepare, ticket.row, ticket.parameters, ticket.caller, ticket.cancellation
-        )
+        with self._parts.health.giving_way():
+            prepared = await self._preparers.run(
+                self._parts.preparer.prepare, ticket.row, ticket.parameters, ticket.caller, ticket.cancellation
+            )
         ticket.host, ticket.digest = prepared.request.host, prepared.digest
         return prepared
 

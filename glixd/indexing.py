@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from glixd.backends.index import Draft, Found, Index, Indexes
-from glixd.backends.nix import Nix
+from glixd.backends.nix import INDEX_MEMORY, Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.registry import Registries
 from glixd.backends.repository import LOCK, Repository, Snapshot
@@ -199,7 +199,7 @@ class Indexer:
     def _fill(self, draft: Draft, commit: str, wanted: Wanted) -> None:
         """Look at every attribute, some at a time: as many as the memory for it allows."""
         if not draft.begun:
-            names = self._nix.package_names(commit, wanted[1], cancellation=self._cancellation)
+            names = self._nix.package_names(commit, wanted[1], cancellation=self._cancellation, memory=INDEX_MEMORY)
             draft.begin(names)
         size, lost = CHUNK, 0
         while paths := draft.todo(size):

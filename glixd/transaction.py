@@ -18,6 +18,7 @@ from glixd import api
 from glixd.backends.git import Entry
 from glixd.backends.repository import FLAKE, LOCK, BranchMoved, Held, Repository, Snapshot, adopted_blob
 from glixd.backends.worktree import LINK
+from glixd.concern import concerned
 from glixd.draft import Content, Draft, Job, commit_of, outcome_of
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker, moved_folders
@@ -91,7 +92,7 @@ class Transactor:
         job.step("writing the commit")
         commit = self._repository.write(held, commit_of(job, draft, snapshot.commit, self.machine), job.cancellation)
         self._verify(commit, draft)
-        hosts = self._concerned(commit, draft)
+        hosts = self._concerned(snapshot, commit, draft)
         job.cancellation.seal()
         self._repository.commit_point(held, commit, snapshot.commit)
         warnings = self._publish(job, draft, held, snapshot.commit, commit)
@@ -273,10 +274,10 @@ class Transactor:
                     hint=f"Look at hosts/{host}/glix.toml for an unusual layout.",
                 )
 
-    def _concerned(self, commit: str, draft: Draft) -> tuple[str, ...]:
-        """The hosts whose configuration may be another one with this commit."""
-        alone = set(draft.changed) <= {manifest_path(draft.plan.host)}
-        return (draft.plan.host,) if alone else tuple(self._repository.at(commit).hosts)
+    def _concerned(self, snapshot: Snapshot, commit: str, draft: Draft) -> tuple[str, ...]:
+        """The hosts whose configuration may be another one with this commit, the ones that people wait for first."""
+        found = concerned(snapshot, self._repository.at(commit), draft.changed.keys())
+        return tuple(sorted(found, key=lambda host: (host != draft.plan.host, host != self.machine, host)))
 
     def _publish(self, job: Job, draft: Draft, held: Held, base: str, commit: str) -> tuple[str, ...]:
         """The commit stands: from here on whatever happens is a warning."""

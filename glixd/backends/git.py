@@ -229,6 +229,17 @@ class Git:
         """The commits that `new` has beyond `old`, the oldest first."""
         return self._done("rev-list", "--reverse", f"{old}..{new}").stdout.decode().split()
 
+    def files_with(self, commit: str, words: Iterable[str], names: str) -> list[str]:
+        """The files of a commit, of these names, that hold one of these words as it stands."""
+        patterns = [argument for word in sorted(set(words)) for argument in ("-e", word)]
+        if not patterns:
+            return []
+        done = self._git("grep", "-l", "-z", "-I", "--fixed-strings", *patterns, commit, "--", names)
+        if done.status > 1:
+            raise self._failure("grep", done)
+        found = done.stdout.decode(errors="surrogateescape").split("\0")
+        return [path.removeprefix(f"{commit}:") for path in found if path]
+
     def dirty(self) -> list[str]:
         """The paths that git calls changed or untracked; untracked folders count once.
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from glixd.api import Consent
 from glixd.backends.index import Entry, Found
-from glixd.backends.process import Cancellation, Completed, Processes
+from glixd.backends.process import UNLIMITED, Cancellation, Completed, Processes
 from glixd.errors import Failed
 from glixd.model.nixtext import nix_string
 from glixd.protocol import ErrorCode
@@ -197,10 +197,12 @@ class Nix:
         found = self._on_commit(commit, body, f"whether {attribute} is a package", cancellation)
         return Marked(_marks(found), bool(found.get("own"))) if isinstance(found, dict) else None
 
-    def package_names(self, commit: str, system: str, *, cancellation: Cancellation | None = None) -> list[str]:
-        """The names of the top level of the locked nixpkgs."""
+    def package_names(
+        self, commit: str, system: str, *, cancellation: Cancellation | None = None, memory: int | None = None
+    ) -> list[str]:
+        """The names of the top level of the locked nixpkgs; with `memory`, as work for the background."""
         body = f"builtins.attrNames flake.inputs.nixpkgs.legacyPackages.${{{nix_string(system)}}}"
-        found = self._on_commit(commit, body, "the names of nixpkgs", cancellation)
+        found = self._on_commit(commit, body, "the names of nixpkgs", cancellation, memory=memory)
         return [str(name) for name in found] if isinstance(found, list) else []
 
     def look_at(
@@ -258,11 +260,19 @@ class Nix:
         found = self._on_commit(commit, body, "what the package is", None, timeout=timeout)
         return {name: str(value) if value else None for name, value in found.items()}
 
-    def evaluate_host(self, commit: str, host: str, *, cancellation: Cancellation | None = None) -> str:
-        """Evaluate the whole system of a host at a commit; its derivation, or EvaluationFailed with nix's own words."""
+    def evaluate_host(
+        self, commit: str, host: str, *, cancellation: Cancellation | None = None, memory: int | None = None
+    ) -> str:
+        """Evaluate the whole system of a host at a commit; its derivation, or EvaluationFailed with nix's own words.
+
+        With `memory`, it is work for the background.
+        """
         attribute = f"nixosConfigurations.{nix_string(host)}.config.system.build.toplevel.drvPath"
         done = self._nix(
-            "eval", "--raw", "--", f"{self.url(commit)}#{attribute}", guarded=True, cancellation=cancellation
+            *("eval", "--raw", "--", f"{self.url(commit)}#{attribute}"),
+            guarded=True,
+            cancellation=cancellation,
+            memory=memory,
         )
         if done.status:
             raise Failed(
@@ -324,14 +334,20 @@ class Nix:
             cwd=cwd,
             timeout=timeout,
             cancellation=cancellation,
-            environment=None if memory is None else _small_heap(memory),
-            memory=None if memory is None else memory * ADDRESS_SPACE,
+            environment=_small_heap(memory),
+            memory=_address_space(memory),
         )
 
 
-def _small_heap(size: int) -> dict[str, str]:
+def _small_heap(size: int | None) -> dict[str, str]:
     """What keeps the garbage collector of nix to a heap of `size` bytes; it would start with a quarter of the machine's."""
+    if size is None or size == UNLIMITED:
+        return {}
     return {"GC_INITIAL_HEAP_SIZE": str(32 * 1024 * 1024), "GC_MAXIMUM_HEAP_SIZE": str(size)}
+
+
+def _address_space(heap: int | None) -> int | None:
+    return heap if heap is None or heap == UNLIMITED else heap * ADDRESS_SPACE
 
 
 def _listed(path: Sequence[str], value: Mapping[str, Any]) -> Entry:

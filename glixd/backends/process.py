@@ -28,6 +28,8 @@ OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes of output of one program that are kept; more is a defect of the program."""
 
 LOWEST_PRIORITY = 19
+UNLIMITED = resource.RLIM_INFINITY
+"""As much memory as there is, for work in the background whose size nobody can say."""
 
 
 class Cancellation:

@@ -13,7 +13,7 @@ import pytest
 from glixd.protocol import PAGE_SIZE
 from tests.support.daemon import RunningDaemon, Site, Template, new_site
 from tests.support.hermetic import commit_all, write_files
-from tests.support.repositories import generated_host
+from tests.support.repositories import EXAMPLES, generated_host
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
 
@@ -21,6 +21,7 @@ HOSTS: Final = 1000
 PACKAGES: Final = 10_000
 MANIFEST: Final = "hosts/laptop/glix.toml"
 SOME: Final = tuple(f"package-{number:05}" for number in range(5000, 5040))
+TOOL: Final = (EXAMPLES / "pkg-hello" / "flake.nix").read_text()
 HELLO: Final = '\n[packages.hello]\nflake = "nixpkgs#hello"\n'
 
 
@@ -103,6 +104,16 @@ def test_one_of_a_thousand_hosts_changes_and_the_others_stay(many_hosts: Running
     assert set(packages(site, "host-500")) == {"hello"}
     for host in ("host-001", "host-002"):
         assert site.evaluated(host)["system"] == ["hello"]
+
+
+def test_new_input_of_one_of_a_thousand_hosts_is_evaluated_for_it_alone(many_hosts: RunningDaemon) -> None:
+    site = many_hosts.site
+    site.commit({"pkgs/tool/flake.nix": TOOL})
+    added = many_hosts.done("Add", refs=["path:./pkgs/tool"], host="host-600")
+    assert "flake.nix" in site.git("diff", "--name-only", "HEAD~1").split()
+    assert many_hosts.health("host-600") == {"state": "ok", "commit": added["commit"]}
+    assert {host["health"]["state"] for host in many_hosts.call("ListHosts")["hosts"]} == {"ok", "unknown"}
+    many_hosts.done("Rollback", evaluate=False)
 
 
 def test_hosts_come_and_go_among_a_thousand(many_hosts: RunningDaemon) -> None:
