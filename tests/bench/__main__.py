@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the measurements, tells the figures with their goals, writes them down, and says what got worse."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench import programs, service
+from tests.bench.measure import Report, worse
+from tests.bench.world import World
+
+RESULTS: Final = Path(__file__).parent / "results.json"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    packages: tuple[int, ...]
+    hosts: tuple[int, ...]
+    processes: int
+    """Rounds of whole processes."""
+    trips: int
+    """Round trips."""
+    mutations: int
+    """Mutations of each of 32 clients."""
+
+
+WHOLE: Final = Size((0, 100, 1000, 10_000), (1, 10, 1000), 15, 2000, 20)
+QUICK: Final = Size((3,), (2,), 1, 64, 1)
+
+PARTS: Final[Mapping[str, Callable[[Report, World, Size], None]]] = {
+    "packages": lambda report, world, size: programs.by_packages(report, world, size.packages, size.processes),
+    "hosts": lambda report, world, size: programs.by_hosts(report, world, size.hosts, size.processes),
+    "trips": lambda report, world, size: service.round_trips(report, world, size.trips),
+    "mutations": lambda report, world, size: service.mutations(report, world, size.mutations),
+    "memory": lambda report, world, size: service.memory(
+        report, world, tuple(dict.fromkeys((size.packages[0], size.packages[-1])))
+    ),
+    "ready": lambda report, world, size: service.readiness(report, world, size.processes),
+}
+
+
+def main() -> int:
+    """Measure what the command line asks for; the status is 0 whatever the figures say."""
+    parser = argparse.ArgumentParser(prog="./bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; by default all")
+    parser.add_argument("--quick", action="store_true", help="one round of everything, to see that it runs")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go, as JSON")
+    parser.add_argument(
+        "--keep", action="store_true", help=f"make them what later runs are compared with ({RESULTS.name})"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="glix-bench-", ignore_cleanup_errors=True) as folder:
+        world = World.make(Path(folder))
+        for name in options.parts or PARTS:
+            PARTS[name](report, world, QUICK if options.quick else WHOLE)
+        world.nix.remove()
+    earlier = json.loads(RESULTS.read_text())["figures"] if RESULTS.exists() else {}
+    _conclude(report, earlier)
+    results = {"machine": _machine(), "figures": {figure.name: figure.as_json() for figure in report.figures}}
+    for file in filter(None, (options.out, RESULTS if options.keep else None)):
+        file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _conclude(report: Report, earlier: Mapping[str, Any]) -> None:
+    judged = [figure for figure in report.figures if figure.met is not None]
+    missed = [figure.name for figure in judged if not figure.met]
+    report.show(f"\n{len(report.figures)} figures; {len(judged) - len(missed)} of {len(judged)} goals met")
+    for name in missed:
+        report.show(f"missed: {name}")
+    for sentence in worse(report.figures, earlier):
+        report.show(f"worse than before: {sentence}")
+
+
+def _machine() -> dict[str, Any]:
+    """What figures without a ratio depend on."""
+    return {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "arch": platform.machine()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
