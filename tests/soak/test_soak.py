@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -73,12 +74,12 @@ class Sample:
             memory=int(status["VmRSS"].split()[0]) * 1024,
             descriptors=len(os.listdir(process / "fd")),
             threads=int(status["Threads"]),
-            loose=len(list((git / "objects").glob("[0-9a-f][0-9a-f]/*"))),
+            loose=sum(len(path.parent.name) == 2 for path in _files(git / "objects")),
             packs=len(list((git / "objects" / "pack").glob("*.idx"))),
             repository=_size(git / "objects"),
             database=(daemon.state / "state.db").stat().st_size,
             journal=journal.stat().st_size if journal.exists() else 0,
-            refs=sum(path.suffix != ".lock" for path in (git / "refs" / "glix").rglob("*")),
+            refs=sum(path.suffix != ".lock" for path in _files(git / "refs" / "glix")),
         )
 
     def line(self) -> str:
@@ -92,13 +93,17 @@ class Sample:
 HEAD: Final = " changes  queries  RSS(MiB)    fds threads  loose packs objs(MiB) db(MiB) wal(MiB)"
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder; git may take one or the other away meanwhile."""
+    for place, _, names in os.walk(folder):
+        yield from (Path(place, name) for name in names)
+
+
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
+    for path in _files(folder):
+        with suppress(FileNotFoundError):
             total += path.stat().st_blocks * 512
-        except FileNotFoundError:
-            continue
     return total
 
 
