@@ -4,28 +4,30 @@
 Of the D-Bus library (bus_library.py) this takes what it is good at, building, marshalling and unmarshalling messages. Its
 connection is not used, because it ends at a full socket buffer, grows with every signature that a stranger sends, parses
 messages of any size, waits for answers for ever and spins when the bus hangs up. Here asyncio's own transport writes and
-closes; the sizes of a message are read from its fixed header before anything else of it; a call has a timeout; file
-descriptors are never accepted; and what waits to be written is bounded. A connection that is lost is not mended: `lost`
+closes; a message is taken in by its header alone (bus_header.py), so that a flood is quickly in and nobody has to wait
+for it, and its body is read when it is its turn; a call has a timeout; file descriptors are never accepted; and what waits
+to be written is bounded. A connection that is lost is not mended: `lost`
 says so, and the daemon ends and is started anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
-from glixd.backends import bus_library
+from glixd.backends import bus_header, bus_library
+from glixd.backends.bus_header import Call, Kind
 from glixd.backends.bus_library import Message, MessageFlag, MessageType, Variant
 from glixd.errors import Failed
 from glixd.protocol import ERROR_PREFIX, MAX_BUS_MESSAGE, ErrorCode
 
-__all__ = ["Bus", "BusError", "Message", "MessageFlag", "MessageType", "Variant", "clean"]
+__all__ = ["Bus", "BusError", "Call", "Message", "MessageFlag", "MessageType", "Variant", "clean"]
 
 log = structlog.get_logger()
 
@@ -36,8 +38,6 @@ _DO_NOT_QUEUE: Final = 4
 _OWNED: Final = (1, 4)
 """Answers to RequestName that mean that the name is ours: primary owner, already owner."""
 
-_FIXED: Final = 16
-"""Bytes of the fixed part of a header, up to the length of its fields."""
 _MAX_HEADER: Final = 64 * 1024
 _MAX_REPLY: Final = 8 * 1024 * 1024
 """Largest answer to a call of ours that is read."""
@@ -49,12 +49,12 @@ _HIGH_WATER: Final = 1024 * 1024
 _MAX_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that the bus has yet to take, over which it counts as lost."""
 _MAX_UIDS: Final = 4096
-_TURN: Final = 32
-"""Messages that are served before the rest of the daemon has its turn."""
+_TURN: Final = 256
+"""Messages that are taken in before the rest of the daemon has its turn."""
 _CALL_TIMEOUT: Final = 30.0
 _CONNECT_TIMEOUT: Final = 10.0
 
-Handler = Callable[[Message], None]
+Handler = Callable[[Call], None]
 
 
 class BusError(Failed):
@@ -69,18 +69,17 @@ class Bus:
     """One authenticated connection to a bus.
 
     `lost` is done when the connection has ended, with the reason. `handler` is given every method call for us; it may not
-    block, and answers by `answer` or `refuse`. While it runs, `size` is how many bytes the call has.
+    block, and answers by `answer` or `refuse`.
     """
 
     def __init__(self) -> None:
         self.unique_name = ""
-        self.size = 0
         self.handler: Handler | None = None
         self.lost: asyncio.Future[BusError] = asyncio.get_running_loop().create_future()
         self._stream = _Stream(self)
-        self._serial = 0
+        self._serials = itertools.count()
         self._pending: dict[int, asyncio.Future[Message]] = {}
-        self._signals: dict[tuple[str, str], list[Handler]] = {}
+        self._signals: dict[tuple[str, str], list[tuple[str, Handler]]] = {}
         self._vanished: list[Callable[[str], None]] = []
         self._uids: OrderedDict[str, asyncio.Task[int]] = OrderedDict()
 
@@ -94,7 +93,7 @@ class Bus:
             async with asyncio.timeout(timeout):
                 await bus._open(_resolved(address))
                 bus.unique_name = str((await bus.call(_to_the_bus("Hello"))).body[0])
-                await bus.subscribe(_DBUS, "NameOwnerChanged", bus._name_owner_changed, "arg2=''")
+                await bus.subscribe(_DBUS, "NameOwnerChanged", bus._name_owner_changed, "arg2=''", sender=_DBUS)
         except (OSError, TimeoutError) as error:
             await bus.close()
             raise BusError(
@@ -140,12 +139,7 @@ class Bus:
             raise BusError(reason.name, reason.message)
         if not message.serial:
             message.serial = self._next_serial()
-        data = bus_library.marshalled(message)
-        if len(data) > _MAX_SENT:
-            raise Failed(
-                f"The message has {len(data)} bytes, which is more than the bus carries.", code=ErrorCode.TOO_LARGE
-            )
-        self._stream.write(data)
+        self._stream.write(_marshalled(message))
 
     async def call(self, message: Message, timeout: float = _CALL_TIMEOUT) -> Message:  # noqa: ASYNC109 — no call is without
         """Send a call and wait for its answer; raises BusError for an error, a timeout or a lost connection."""
@@ -165,22 +159,28 @@ class Bus:
         finally:
             del self._pending[message.serial]
 
-    def answer(self, call: Message, signature: str = "", body: Sequence[object] = ()) -> None:
+    def answer(self, call: Call, signature: str = "", body: Sequence[object] = ()) -> None:
         """Answer a call, if its caller wants to know."""
         if not call.flags & MessageFlag.NO_REPLY_EXPECTED:
-            self.send(Message.new_method_return(call, signature, list(body)))
+            self.send(_reply(call, MessageType.METHOD_RETURN, signature, body))
 
-    def refuse(self, call: Message, name: str, text: str, *facts: tuple[str, object]) -> None:
+    def ready(self, call: Call, signature: str, body: Sequence[object]) -> bytes:
+        """The answer to a call as bytes, for `send_ready`; made on any thread. Raises TooLarge."""
+        message = _reply(call, MessageType.METHOD_RETURN, signature, body)
+        message.serial = self._next_serial()
+        return _marshalled(message)
+
+    def send_ready(self, call: Call, data: bytes) -> None:
+        """Send what `ready` made, if the caller wants to know."""
+        if not call.flags & MessageFlag.NO_REPLY_EXPECTED and not self.lost.done():
+            self._stream.write(data)
+
+    def refuse(self, call: Call, name: str, text: str, *facts: tuple[str, object]) -> None:
         """Answer a call with an error, if its caller wants to know; `facts` are further typed arguments."""
         if not call.flags & MessageFlag.NO_REPLY_EXPECTED:
-            message = Message(
-                message_type=MessageType.ERROR,
-                reply_serial=call.serial,
-                destination=call.sender,
-                error_name=name,
-                signature="s" + "".join(signature for signature, _ in facts),
-                body=[clean(text), *(value for _, value in facts)],
-            )
+            signature = "s" + "".join(signature for signature, _ in facts)
+            body = [clean(text), *(value for _, value in facts)]
+            message = _reply(call, MessageType.ERROR, signature, body, error_name=name)
             self.send(message)
 
     def signal(
@@ -222,10 +222,10 @@ class Bus:
         """Call back with the unique name of every connection that leaves the bus."""
         self._vanished.append(callback)
 
-    async def subscribe(self, interface: str, member: str, callback: Handler, rule: str = "") -> None:
-        """Call back with every such signal; `rule` narrows the match further. Whoever listens checks the sender."""
+    async def subscribe(self, interface: str, member: str, callback: Handler, rule: str = "", sender: str = "") -> None:
+        """Call back with every such signal, of `sender` alone where it is given; `rule` narrows the match further."""
         match = f"type='signal',interface='{interface}',member='{member}'" + (f",{rule}" if rule else "")
-        self._signals.setdefault((interface, member), []).append(callback)
+        self._signals.setdefault((interface, member), []).append((sender, callback))
         await self.call(_to_the_bus("AddMatch", "s", [match]))
 
     async def _ask_uid(self, unique_name: str) -> int:
@@ -236,9 +236,9 @@ class Bus:
         if (task.cancelled() or task.exception()) and self._uids.get(unique_name) is task:
             del self._uids[unique_name]
 
-    def _name_owner_changed(self, message: Message) -> None:
-        if message.sender != _DBUS or message.signature != "sss":
-            return  # anybody can send us a signal of that name
+    def _name_owner_changed(self, message: Call) -> None:
+        if message.signature != "sss":
+            return
         name, _, new_owner = message.body
         if name.startswith(":") and not new_owner:
             self._uids.pop(name, None)
@@ -247,17 +247,19 @@ class Bus:
 
     # -- messages in, given by the stream --------------------------------------------------------------------------
 
-    def _received(self, message: Message) -> None:
-        match message.message_type:
-            case MessageType.METHOD_CALL:
+    def _received(self, message: Call) -> None:
+        match message.kind:
+            case Kind.CALL:
                 self._called(message)
-            case MessageType.SIGNAL:
-                for callback in self._signals.get((message.interface, message.member), ()):
-                    callback(message)
-            case _:
-                self._answered(message)
+            case Kind.SIGNAL:
+                for sender, callback in self._signals.get((message.interface, message.member), ()):
+                    if sender in ("", message.sender):  # anybody can send us a signal of any name
+                        callback(message)
+            case _ if message.reply_serial in self._pending:
+                if answer := _unmarshalled(message.data):
+                    self._answered(answer)
 
-    def _called(self, message: Message) -> None:
+    def _called(self, message: Call) -> None:
         if self.handler is not None:
             self.handler(message)
         else:
@@ -273,16 +275,16 @@ class Bus:
             text = message.body[0] if message.body and isinstance(message.body[0], str) else message.error_name
             answer.set_exception(BusError(message.error_name, text))
 
-    def _awaits(self, header: Message) -> bool:
-        return header.message_type is MessageType.METHOD_RETURN and header.reply_serial in self._pending
+    def _awaits(self, message: Call) -> bool:
+        return message.kind == Kind.RETURN and message.reply_serial in self._pending
 
-    def _oversized(self, header: Message, size: int) -> None:
+    def _oversized(self, message: Call, size: int) -> None:
         """Refuse a message whose body is passed over."""
         text = f"The message has {size} bytes of arguments, over the limit of {MAX_BUS_MESSAGE}; it was not read."
-        log.warning("oversized message", sender=header.sender, member=header.member, size=size)
-        if header.message_type is MessageType.METHOD_CALL:
-            self.refuse(header, ERROR_PREFIX + ErrorCode.TOO_LARGE, text)
-        elif (answer := self._pending.get(header.reply_serial)) is not None and not answer.done():
+        log.warning("oversized message", sender=message.sender, member=message.member, size=size)
+        if message.kind == Kind.CALL:
+            self.refuse(message, ERROR_PREFIX + ErrorCode.TOO_LARGE, text)
+        elif (answer := self._pending.get(message.reply_serial)) is not None and not answer.done():
             answer.set_exception(BusError(ERROR_PREFIX + ErrorCode.TOO_LARGE, text, code=ErrorCode.TOO_LARGE))
 
     def _lose(self, reason: BusError) -> None:
@@ -314,8 +316,7 @@ class Bus:
         raise failure or OSError("the address is empty")
 
     def _next_serial(self) -> int:
-        self._serial = self._serial % 0xFFFFFFFF + 1
-        return self._serial
+        return next(self._serials) % 0xFFFFFFFF + 1
 
 
 class _Stream(asyncio.Protocol):
@@ -431,9 +432,9 @@ class _Stream(asyncio.Protocol):
 
     def _serve_one(self) -> bool:
         """Serve the next message if it is complete, or refuse it if its size says so."""
-        if self._skip or len(self._buffer) < _FIXED:
+        if self._skip or len(self._buffer) < bus_header.FIXED:
             return False
-        header, body = _sizes(self._buffer)
+        header, body = bus_header.sizes(self._buffer)
         if header < 0:
             self._give_up("it does not speak the protocol")
             return False
@@ -454,7 +455,7 @@ class _Stream(asyncio.Protocol):
 
     def _wanted(self, header: int, body: int) -> bool:
         """Whether a large message is an answer that we wait for; any other is refused by its header alone."""
-        message = _unmarshalled(_headless(self._buffer[:header]))
+        message = bus_header.read(bytes(self._buffer[:header]))
         if message is not None and self._bus._awaits(message) and body <= _MAX_REPLY:
             return True
         self._pass_over(header + body)
@@ -463,10 +464,10 @@ class _Stream(asyncio.Protocol):
         return False
 
     def _deliver(self, data: bytes) -> None:
-        message = _unmarshalled(data)
+        message = bus_header.read(data)
         if message is None:
+            log.warning("message ignored", size=len(data))
             return
-        self._bus.size = len(data)
         try:
             self._bus._received(message)
         except Exception:  # the door: one message that we can't serve must not end the connection
@@ -506,6 +507,28 @@ def _to_the_bus(member: str, signature: str = "", body: Sequence[object] = ()) -
     )
 
 
+def _marshalled(message: Message) -> bytes:
+    data = bus_library.marshalled(message)
+    if len(data) > _MAX_SENT:
+        raise Failed(
+            f"The message has {len(data)} bytes, which is more than the bus carries.", code=ErrorCode.TOO_LARGE
+        )
+    return data
+
+
+def _reply(
+    call: Call, kind: MessageType, signature: str, body: Sequence[object], error_name: str | None = None
+) -> Message:
+    return Message(
+        message_type=kind,
+        reply_serial=call.serial,
+        destination=call.sender,
+        error_name=error_name,
+        signature=signature,
+        body=list(body),
+    )
+
+
 def _resolved(address: str) -> str:
     """The address of a well-known bus."""
     match address:
@@ -520,21 +543,6 @@ def _resolved(address: str) -> str:
             return found
         case _:
             return address
-
-
-def _sizes(buffer: bytearray) -> tuple[int, int]:
-    """Bytes of header and body, from the fixed part of a header; (-1, 0) when it is none."""
-    order = {ord("l"): "<", ord("B"): ">"}.get(buffer[0])
-    if order is None or buffer[3] != 1:
-        return -1, 0
-    body, _, fields = struct.unpack_from(f"{order}III", buffer, 4)
-    return _FIXED + (fields + 7) // 8 * 8, body
-
-
-def _headless(header: bytearray) -> bytes:
-    """A header on its own: that of a message without a body."""
-    header[4:8] = bytes(4)
-    return bytes(header)
 
 
 def _unmarshalled(data: bytes) -> Message | None:

@@ -25,7 +25,7 @@ __all__ = ["NAME", "Message", "MessageFlag", "MessageType", "Variant", "bound", 
 VARIABLE: Final = "GLIXD_BUS_LIBRARY"
 RELEASES: Final = {"dbus-next": "0.2.3", "dbus-fast": "5.2.0"}
 """The libraries, and the release of each whose private parts are known."""
-MAX_SIGNATURES: Final = 512
+MAX_SIGNATURES: Final = 128
 """Parsed signatures that the library keeps: strangers make them up."""
 
 

@@ -8,7 +8,7 @@ from collections import deque
 
 from glixd import api
 from glixd.api import Caller
-from glixd.backends.bus import Bus, Message
+from glixd.backends.bus import Bus, Call
 from glixd.frontends.bus_values import encoded
 from glixd.frontends.limits import BusLimits
 from glixd.protocol import TRANSACTION_INTERFACE, TRANSACTION_PATH
@@ -25,15 +25,15 @@ class BusClient:
         self.admitted = False
         """Whether it counts as one of the connections of its uid; the calls of others are refused."""
         self.introduction: asyncio.Task[None] | None = None
-        self.waiting: deque[tuple[Message, int]] = deque()
-        """Calls that wait, each with its size."""
+        self.waiting: deque[Call] = deque()
         self.waiting_bytes = 0
         self.calls: dict[asyncio.Task[None], bool] = {}
         """What it has under way, and whether that is a mutation, which goes on without it."""
 
     def has_room(self, size: int, limits: BusLimits) -> bool:
         """Whether one more call of that size may wait."""
-        return len(self.waiting) < limits.waiting and self.waiting_bytes + size <= limits.waiting_bytes
+        taken = len(self.waiting) + len(self.calls)
+        return taken < limits.waiting + limits.under_way and self.waiting_bytes + size <= limits.waiting_bytes
 
     def progress(self, event: api.ProgressEvent) -> bool:
         """Send the progress of a transaction, unless the bus is slow to take what it was sent before."""

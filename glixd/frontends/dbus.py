@@ -9,8 +9,6 @@ transaction and where it is, everything else goes to those who watch it.
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +18,15 @@ import structlog
 
 from glixd import api
 from glixd.api import Caller
-from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
+from glixd.backends.bus import Bus, BusError, Call, MessageFlag, Variant
 from glixd.errors import Cancelled, GlixError, InvalidRequest
 from glixd.frontends import introspection
 from glixd.frontends.bus_client import BusClient
+from glixd.frontends.bus_crowd import Crowd
 from glixd.frontends.bus_values import empty, encoded, plain, variant
 from glixd.frontends.introspection import INTROSPECTABLE, OBJECT_MANAGER, PEER, PROPERTIES, STANDARD, Property
 from glixd.frontends.limits import BusLimits
-from glixd.frontends.wire import explained, login
+from glixd.frontends.wire import explained
 from glixd.protocol import (
     BUS_NAME,
     COMMIT,
@@ -40,12 +39,15 @@ from glixd.protocol import (
     ErrorCode,
     State,
 )
+from glixd.threads import FairThreads
 
 if TYPE_CHECKING:
     from glixd.engine import Engine
 
 log = structlog.get_logger()
 
+_LARGE: Final = 8 * 1024
+"""Bytes from which on a message takes so long that it is read aside."""
 _MANAGER_VALUES: Final = {"version": VERSION, "commit": COMMIT}
 _ON_REQUEST: Final = ("log", "outcome")
 """Properties that GetManagedObjects leaves out for their size."""
@@ -62,17 +64,24 @@ class StandardError(InvalidRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _Asked:
     """A method call and where it came from."""
 
-    message: Message
+    message: Call
     caller: Caller
     client: BusClient
     transaction: str | None
     """The transaction whose object was called; None for the manager and the paths above it."""
 
 
-Method = Callable[[_Call], Awaitable[Reply]]
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """A reply that is so large that it is made on a thread of its own."""
+
+    make: Callable[[], Reply]
+
+
+Method = Callable[[_Asked], Awaitable[Reply | _Aside]]
 
 
 class DBusFrontend:
@@ -81,17 +90,9 @@ class DBusFrontend:
     def __init__(self, engine: Engine, bus: Bus, limits: BusLimits | None = None) -> None:
         self._engine = engine
         self._bus = bus
-        self._limits = limits or BusLimits()
-        self._clients: dict[str, BusClient] = {}
-        self._under_way = 0
-        self._connections: Counter[int] = Counter()
-        self._per_uid: Counter[int] = Counter()
-        self._held: dict[int, dict[BusClient, None]] = {}
-        """By uid: connections whose calls wait because the uid has too many under way."""
-        self._waiting_bytes: Counter[int | None] = Counter()
-        """By uid, and under None those of callers that the bus has yet to introduce."""
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._crowd = Crowd(engine, bus, limits or BusLimits(), self._serve, self._refuse)
+        self._large = FairThreads(2, "message", each=1)
+        """Where large messages are read and written, so that nobody has to wait for that."""
         self._stopped = False
         self._standard: dict[tuple[str, str], tuple[str, Method]] = {
             (INTROSPECTABLE, "Introspect"): ("", self._introspect),
@@ -107,12 +108,12 @@ class DBusFrontend:
     @property
     def calls(self) -> int:
         """How many calls run or wait."""
-        return self._under_way
+        return self._crowd.calls
 
     async def start(self) -> None:
         """Serve whoever calls from now on."""
-        self._bus.handler = self._handle
-        self._bus.on_vanished(self._vanished)
+        self._bus.handler = self._crowd.handle
+        self._bus.on_vanished(self._crowd.vanished)
         self._engine.observe(self)
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -122,20 +123,12 @@ class DBusFrontend:
         except BusError as error:
             log.debug("the bus is gone already", error=error.message)
         self._bus.handler = None
-        if not await self._idle_within(grace):
-            for client in self._clients.values():
-                client.interrupt()
-            await self._idle_within(1.0)
+        if not await self._crowd.idle_within(grace):
+            self._crowd.interrupt()
+            await self._crowd.idle_within(1.0)
         self._stopped = True
-        for name in tuple(self._clients):
-            self._vanished(name)
-
-    async def _idle_within(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._idle.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        self._crowd.dissolve()
+        self._large.close()
 
     # -- what the engine tells an observer -------------------------------------------------------------------------
 
@@ -166,141 +159,20 @@ class DBusFrontend:
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    def _handle(self, message: Message) -> None:
-        """Take a call in, unless its caller has too many connections or too many of its calls wait already."""
-        client = self._clients.get(message.sender) or self._welcome(message.sender)
-        size = self._bus.size
-        if client.caller is not None and not self._admit(client, client.caller):
-            self._refuse(message, self._too_many_connections(client.caller))
-        elif not self._has_room(client, size):
-            self._refuse(message, self._too_many_calls())
-        else:
-            client.waiting.append((message, size))
-            self._account(client, size)
-            self._count(1)
-            self._advance(client)
-
-    def _has_room(self, client: BusClient, size: int) -> bool:
-        limits, caller = self._limits, client.caller
-        own = self._waiting_bytes[caller.uid] if caller else 0
-        return (
-            client.has_room(size, limits)
-            and own + size <= limits.waiting_bytes_per_uid
-            and self._waiting_bytes.total() + size <= limits.waiting_bytes_in_all
-        )
-
-    def _account(self, client: BusClient, size: int) -> None:
-        """Count bytes that wait from now on, or no more."""
-        uid = client.caller.uid if client.caller else None
-        client.waiting_bytes += size
-        self._waiting_bytes[uid] += size
-        if not self._waiting_bytes[uid]:
-            del self._waiting_bytes[uid]
-
-    def _welcome(self, name: str) -> BusClient:
-        client = self._clients[name] = BusClient(self._bus, name)
-        client.introduction = asyncio.get_running_loop().create_task(self._introduce(client))
-        return client
-
-    async def _introduce(self, client: BusClient) -> None:
-        """Learn from the bus who a connection is; its calls wait for that."""
+    async def _serve(self, message: Call, caller: Caller, client: BusClient) -> None:
         try:
-            uid = await self._bus.uid(client.name)
-        except BusError as error:
-            log.debug("the caller is gone", sender=client.name, error=error.name)
-            self._vanished(client.name)
-            return
-        if client.name not in self._clients:
-            return
-        caller = Caller(uid=uid, login=login(uid), address=client.name)
-        size = client.waiting_bytes
-        self._account(client, -size)
-        client.caller = caller
-        self._account(client, size)
-        if self._admit(client, caller):
-            self._advance(client)
-            return
-        log.warning("connection refused", uid=uid, sender=client.name)
-        while client.waiting:
-            self._refuse(self._next(client), self._too_many_connections(caller))
-            self._count(-1)
-
-    def _admit(self, client: BusClient, caller: Caller) -> bool:
-        """Whether a connection counts among those of its uid, where there is room for it."""
-        if client.admitted:
-            return True
-        others = self._connections.total() - self._connections[0]
-        if self._connections[caller.uid] >= self._limits.connections_per_uid:
-            return False
-        if caller.uid != 0 and others >= self._limits.connections:
-            return False
-        self._connections[caller.uid] += 1
-        client.admitted = True
-        self._engine.attach(client)
-        return True
-
-    def _dismiss(self, client: BusClient) -> None:
-        """Make room for another connection of the uid."""
-        if client.admitted and client.caller:
-            self._connections[client.caller.uid] -= 1
-            if not self._connections[client.caller.uid]:
-                del self._connections[client.caller.uid]
-            self._engine.detach(client)
-
-    def _advance(self, client: BusClient) -> None:
-        """Start the calls that wait, as many as may run of the connection and of its uid."""
-        caller = client.caller
-        while caller is not None and client.waiting and len(client.calls) < self._limits.under_way:
-            if self._per_uid[caller.uid] >= self._limits.under_way_per_uid:
-                self._held.setdefault(caller.uid, {})[client] = None
-                return
-            message = self._next(client)
-            self._per_uid[caller.uid] += 1
-            task = asyncio.get_running_loop().create_task(self._serve(message, caller, client))
-            client.calls[task] = message.interface == MANAGER_INTERFACE and _is_mutation(message.member)
-            task.add_done_callback(functools.partial(self._done, client, caller.uid))
-
-    def _next(self, client: BusClient) -> Message:
-        message, size = client.waiting.popleft()
-        self._account(client, -size)
-        return message
-
-    def _done(self, client: BusClient, uid: int, task: asyncio.Task[None]) -> None:
-        del client.calls[task]
-        self._per_uid[uid] -= 1
-        self._count(-1)
-        self._advance(client)
-        self._advance_held(uid)
-        if not self._per_uid[uid]:
-            del self._per_uid[uid]
-
-    def _advance_held(self, uid: int) -> None:
-        """Connections of one uid take turns when it has too many calls under way."""
-        held = self._held.get(uid, {})
-        while held and self._per_uid[uid] < self._limits.under_way_per_uid:
-            client = next(iter(held))
-            del held[client]
-            self._advance(client)
-        if not held:
-            self._held.pop(uid, None)
-
-    def _count(self, change: int) -> None:
-        self._under_way += change
-        if self._under_way:
-            self._idle.clear()
-        else:
-            self._idle.set()
-
-    async def _serve(self, message: Message, caller: Caller, client: BusClient) -> None:
-        try:
-            signature, body = await self._dispatch(message, caller, client)
-            self._bus.answer(message, signature, body)
+            reply = await self._dispatch(message, caller, client)
+            if isinstance(reply, _Aside):
+                ready = await self._large.run_for(caller.uid, lambda: self._bus.ready(message, *reply.make()))
+                self._bus.send_ready(message, ready)
+            else:
+                self._bus.answer(message, *reply)
         except asyncio.CancelledError:
             self._refuse(message, _stopping(message.member))
         except Exception as error:  # noqa: BLE001 — the door: what is not for callers is logged and named Internal
             self._refuse(message, explained(error, message.member))
 
-    def _refuse(self, message: Message, error: GlixError) -> None:
+    def _refuse(self, message: Call, error: GlixError) -> None:
         if self._bus.lost.done():
             return
         if isinstance(error, StandardError):
@@ -309,35 +181,9 @@ class DBusFrontend:
             facts = {"hint": variant(error.hint), "details": variant(error.details)}
             self._bus.refuse(message, ERROR_PREFIX + error.code, error.message, ("a{sv}", facts))
 
-    def _vanished(self, name: str) -> None:
-        """Forget a connection that left: nobody is told its progress or waits for it, its transactions go on."""
-        if client := self._clients.pop(name, None):
-            while client.waiting:
-                self._next(client)
-                self._count(-1)
-            client.leave()
-            self._dismiss(client)
-
-    def _too_many_calls(self) -> InvalidRequest:
-        return InvalidRequest(
-            f"{self._limits.under_way} calls of this connection are under way, and too many wait behind them.",
-            code=ErrorCode.LIMIT_EXCEEDED,
-            hint="Wait for answers.",
-            details={"limit": self._limits.waiting},
-        )
-
-    def _too_many_connections(self, caller: Caller) -> InvalidRequest:
-        limit = self._limits.connections_per_uid
-        return InvalidRequest(
-            f"uid {caller.uid} has {limit} connections that call glixd, or all together have {self._limits.connections}.",
-            code=ErrorCode.LIMIT_EXCEEDED,
-            hint="Close some, and call again.",
-            details={"limit": limit},
-        )
-
-    async def _dispatch(self, message: Message, caller: Caller, client: BusClient) -> Reply:
+    async def _dispatch(self, message: Call, caller: Caller, client: BusClient) -> Reply | _Aside:
         interfaces, transaction = _object(message.path)
-        call = _Call(message, caller, client, transaction)
+        call = _Asked(message, caller, client, transaction)
         interface = message.interface or self._implied(interfaces, message.member)
         if interface == PEER:
             interfaces = (*interfaces, PEER)  # every path answers a ping, an object or not
@@ -354,6 +200,7 @@ class DBusFrontend:
             raise StandardError(
                 "InvalidArgs", f"{message.member} takes ({expected}), and was given ({message.signature})."
             )
+        await self._read(call)
         return await method(call)
 
     def _implied(self, interfaces: Sequence[str], member: str) -> str:
@@ -369,7 +216,7 @@ class DBusFrontend:
 
     # -- the manager and transactions ------------------------------------------------------------------------------
 
-    async def _operate(self, call: _Call) -> Reply:
+    async def _operate(self, call: _Asked) -> Reply | _Aside:
         message = call.message
         row = api.OPERATIONS.get(message.member)
         if row is None:
@@ -377,33 +224,42 @@ class DBusFrontend:
         taken = introspection.in_arguments(row)
         if message.signature != "".join(signature for _, signature in taken):
             raise _wrong_arguments(row, taken, message.signature)
-        *typed, options = message.body
+        *typed, options = await self._read(call)
         names = [name for name, _ in taken[:-1]]
         arguments = {**_options(options, names), **dict(zip(names, map(plain, typed), strict=True))}
         result = await self._run(call, row, arguments)
         if isinstance(result, api.Started):
             return "o", [_path(result.transaction)]
+        if len(result.model_dump_json()) > _LARGE:
+            return _Aside(lambda: ("a{sv}", [encoded(result)]))
         return "a{sv}", [encoded(result)]
 
-    async def _cancel(self, call: _Call) -> Reply:
+    async def _read(self, call: _Asked) -> list[Any]:
+        """The arguments of a call."""
+        message = call.message
+        if message.size > _LARGE:
+            await self._large.run_for(call.caller.uid, lambda: message.body)
+        return message.body
+
+    async def _cancel(self, call: _Asked) -> Reply:
         options = _options(call.message.body[0], ["transaction"])
         await self._run(call, api.operation("Cancel"), {**options, "transaction": call.transaction})
         return "", []
 
-    async def _run(self, call: _Call, row: api.Operation, arguments: dict[str, object]) -> api.Value:
+    async def _run(self, call: _Asked, row: api.Operation, arguments: dict[str, object]) -> api.Value:
         may_ask = bool(call.message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
         if may_ask and "interactive" in row.parameters.model_fields:
             arguments.setdefault("interactive", True)
         return await self._engine.call(row, api.parse(row, arguments), call.caller, call.client)
 
-    async def _transaction(self, call: _Call) -> api.Transaction:
+    async def _transaction(self, call: _Asked) -> api.Transaction:
         found = await self._run(call, api.operation("GetTransaction"), {"transaction": call.transaction})
         assert isinstance(found, api.Transaction)  # noqa: S101 — the table says so
         return found
 
     # -- the standard interfaces -----------------------------------------------------------------------------------
 
-    async def _introspect(self, call: _Call) -> Reply:
+    async def _introspect(self, call: _Asked) -> Reply:
         path = call.message.path
         if call.transaction is not None:
             return "s", [introspection.transaction()]
@@ -414,7 +270,7 @@ class DBusFrontend:
         below = OBJECT_PATH.removeprefix(path).lstrip("/")
         return "s", [introspection.folder([below.split("/")[0]])]
 
-    async def _get(self, call: _Call) -> Reply:
+    async def _get(self, call: _Asked) -> Reply:
         interface, name = call.message.body
         declared = self._declared(call, interface)
         wanted = next((one for one in declared if one.name == name), None)
@@ -422,16 +278,16 @@ class DBusFrontend:
             raise StandardError("UnknownProperty", f"There is no property {name}.")
         return "v", [(await self._values(call, (wanted,)))[name]]
 
-    async def _get_all(self, call: _Call) -> Reply:
+    async def _get_all(self, call: _Asked) -> Reply:
         return "a{sv}", [await self._values(call, self._declared(call, call.message.body[0]))]
 
-    async def _set(self, call: _Call) -> Reply:
+    async def _set(self, call: _Asked) -> Reply:
         interface, name, _ = call.message.body
         if any(one.name == name for one in self._declared(call, interface)):
             raise StandardError("PropertyReadOnly", f"The property {name} can't be set.")
         raise StandardError("UnknownProperty", f"There is no property {name}.")
 
-    def _declared(self, call: _Call, interface: str) -> tuple[Property, ...]:
+    def _declared(self, call: _Asked, interface: str) -> tuple[Property, ...]:
         """The properties of an interface of the object; of all of them when none is named."""
         interfaces, _ = _object(call.message.path)
         if interface and interface not in interfaces:
@@ -440,20 +296,23 @@ class DBusFrontend:
             return introspection.MANAGER_PROPERTIES if interface in ("", MANAGER_INTERFACE) else ()
         return introspection.TRANSACTION_PROPERTIES if interface in ("", TRANSACTION_INTERFACE) else ()
 
-    async def _values(self, call: _Call, declared: Sequence[Property]) -> dict[str, Variant]:
+    async def _values(self, call: _Asked, declared: Sequence[Property]) -> dict[str, Variant]:
         if not declared:
             return {}
         if call.transaction is None:
             return {one.name: Variant("s", _MANAGER_VALUES[one.field]) for one in declared}
         return _properties(await self._transaction(call), declared)
 
-    async def _managed_objects(self, call: _Call) -> Reply:
+    async def _managed_objects(self, call: _Asked) -> _Aside:
         declared = [one for one in introspection.TRANSACTION_PROPERTIES if one.field not in _ON_REQUEST]
-        objects = {
-            _path(found.id): {TRANSACTION_INTERFACE: _properties(found, declared)}
-            for found in self._engine.visible(call.caller)
-        }
-        return "a{oa{sa{sv}}}", [objects]
+        visible = self._engine.visible(call.caller)
+
+        def make() -> Reply:
+            return "a{oa{sa{sv}}}", [
+                {_path(found.id): {TRANSACTION_INTERFACE: _properties(found, declared)} for found in visible}
+            ]
+
+        return _Aside(make)
 
 
 _MANAGER: Final = (INTROSPECTABLE, PEER, PROPERTIES, OBJECT_MANAGER, MANAGER_INTERFACE)
@@ -500,22 +359,17 @@ def _wrong_arguments(row: api.Operation, taken: Sequence[tuple[str, str]], given
     )
 
 
-def _is_mutation(member: str) -> bool:
-    row = api.OPERATIONS.get(member)
-    return row is not None and row.kind is api.Kind.MUTATION
-
-
 def _stopping(operation: str) -> Cancelled:
     return Cancelled(
         f"The daemon stopped before {operation} had an answer.", code=ErrorCode.INTERRUPTED, hint="Ask again."
     )
 
 
-async def _ping(_: _Call) -> Reply:
+async def _ping(_: _Asked) -> Reply:
     return "", []
 
 
-async def _machine_id(_: _Call) -> Reply:
+async def _machine_id(_: _Asked) -> Reply:
     if identity := _read_machine_id():
         return "s", [identity]
     raise StandardError("Failed", "This machine has no id.")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from glixd.backends import bus as transport
-from glixd.backends import bus_library
+from glixd.backends import bus_header, bus_library
 from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
 from glixd.errors import Failed
 from glixd.protocol import ERROR_PREFIX, MAX_BUS_MESSAGE, ErrorCode
@@ -313,7 +313,7 @@ async def test_of_several_addresses_the_one_that_works_is_taken(tmp_path: Path) 
 def test_sizes_are_read_in_either_byte_order() -> None:
     for order, mark in (("<", b"l"), (">", b"B")):
         fixed = mark + b"\x01\x00\x01" + struct.pack(f"{order}III", 1000, 7, 13)
-        assert transport._sizes(bytearray(fixed)) == (16 + 16, 1000)
+        assert bus_header.sizes(bytearray(fixed)) == (16 + 16, 1000)
 
 
 def test_text_that_the_bus_refuses_is_mended() -> None:

@@ -410,8 +410,7 @@ async def test_calls_of_one_connection_wait_and_then_are_refused_and_others_are_
     async with world(tmp_path) as it, it.peer() as peer, it.peer() as other:
         transaction = (await peer.add()).rpartition("/")[2]
         waits = [asyncio.create_task(peer.call("Wait", "sa{sv}", transaction, {})) for _ in range(64 + 256)]
-        await until(lambda: it.frontend.calls == 64 + 256)
-        assert it.engine.pending_waits == 64
+        await until(lambda: it.frontend.calls == 64 + 256 and it.engine.pending_waits == 64)
         with refused(ERROR_PREFIX + "LimitExceeded"):
             await peer.call("Ping")
         assert await other.call("Ping")
@@ -432,7 +431,7 @@ async def test_bytes_that_wait_are_limited_too_and_leave_with_their_connection(t
                 await peer.call("Add", "asa{sv}", ["firefox"], large)
         await asyncio.gather(*calls, return_exceptions=True)
         await until(lambda: it.frontend.calls == 0)
-        assert not it.frontend._waiting_bytes
+        assert it.frontend._crowd.waiting_bytes == 0
 
 
 @on_loop
@@ -452,7 +451,7 @@ async def test_bytes_that_wait_are_limited_by_uid_so_that_one_leaves_room_for_ot
             await second.call("Add", "asa{sv}", ["firefox"], large)
         it.engine.move(transaction, State.SUCCEEDED)
         await asyncio.gather(*calls, waiting, return_exceptions=True)
-        assert not it.frontend._waiting_bytes
+        assert it.frontend._crowd.waiting_bytes == 0
 
 
 @on_loop
@@ -476,7 +475,7 @@ async def test_all_that_a_refused_connection_sent_at_once_is_refused_and_leaves_
         answers = await asyncio.gather(*(other.call("Ping") for _ in range(50)), return_exceptions=True)
         assert {getattr(answer, "name", "") for answer in answers} == {ERROR_PREFIX + "LimitExceeded"}
         assert it.frontend.calls == 0
-        assert not it.frontend._waiting_bytes
+        assert it.frontend._crowd.waiting_bytes == 0
 
 
 @on_loop

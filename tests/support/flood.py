@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Floods: attackers in a process of their own, as another user where that is possible, and a bystander who is served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+from glixd.backends.bus import Bus, Message, Variant
+from glixd.protocol import BUS_NAME, MANAGER_INTERFACE, OBJECT_PATH, ErrorCode
+from tests.support.daemon import PATIENCE, RunningDaemon
+from tests.support.raw_bus import CLOSED, RESULT
+from tests.support.socket_client import connected
+
+FULL: Final = os.environ.get("GLIX_FLOODS") == "full"
+"""Whether the floods have their whole size; ./check runs smaller ones."""
+ATTACKER: Final = 65534
+"""The uid of the attackers, where we may change ours; the bus lets in only whom the machine has a name for."""
+STANDARD: Final = "org.freedesktop.DBus.Error."
+
+Attack = Callable[[str], Coroutine[Any, Any, Counter[str]]]
+
+
+def sized(full: int, small: int) -> int:
+    """A number of connections, calls or bytes."""
+    return full if FULL else small
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What a process holds."""
+
+    rss: float
+    """MiB."""
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def of(cls, pid: int) -> Vitals:
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+        )
+        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+        return cls(int(status["VmRSS"].split()[0]) / 1024, descriptors, int(status["Threads"]))
+
+    def __str__(self) -> str:
+        return f"{self.rss:.1f} MiB, {self.descriptors} descriptors, {self.threads} threads"
+
+
+@dataclass
+class Bystander:
+    """Somebody who asks one thing after the other, over both transports, and notes how long each answer takes."""
+
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+    def note(self, transport: str, began: float) -> None:
+        self.times.setdefault(transport, []).append((time.monotonic() - began) * 1000)
+
+    def quantile(self, transport: str, part: float) -> float:
+        """Milliseconds in which that part of the answers had come."""
+        times = sorted(self.times[transport])
+        return times[min(len(times) - 1, int(len(times) * part))]
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{transport}: {len(times)} answers, p50 {self.quantile(transport, 0.5):.1f} ms, "
+            f"p99 {self.quantile(transport, 0.99):.1f} ms, worst {max(times):.0f} ms"
+            for transport, times in self.times.items()
+        )
+
+
+@dataclass
+class Result:
+    """What became of a flood."""
+
+    name: str
+    answers: Counter[str]
+    seconds: float
+    bystander: Bystander
+    before: Vitals
+    after: Vitals
+    peak: float
+    """The most memory at any moment, in MiB."""
+    open_files: int
+    """The most descriptors at any moment."""
+
+    @property
+    def unmapped(self) -> Counter[str]:
+        """Answers that are neither a result nor an error of the table or of the D-Bus specification."""
+        known = {RESULT, CLOSED, *(code.value for code in ErrorCode if code is not ErrorCode.INTERNAL)}
+        return Counter(
+            {name: times for name, times in self.answers.items() if name not in known and not name.startswith(STANDARD)}
+        )
+
+    def print(self) -> None:
+        """Say it all in a few lines."""
+        answers = ", ".join(f"{times} {name}" for name, times in self.answers.most_common()) or "none asked for"
+        print(f"flood: {self.name}: {self.seconds:.1f} s; {answers}; {self.unmapped.total()} unmapped")
+        print(f"  the bystander meanwhile: {self.bystander}")
+        print(
+            f"  the daemon: {self.before} before, at most {self.peak:.1f} MiB and {self.open_files} descriptors, "
+            f"{self.after} after"
+        )
+
+
+def flood(daemon: RunningDaemon, address: str, attack: Attack, target: str) -> Result:
+    """Let `attack` loose on `target` from a process of its own, and be served meanwhile."""
+    before = Vitals.of(daemon.pid)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    attacker = context.Process(target=_attack, args=(attack, target, theirs), daemon=True)
+    began = time.monotonic()
+    attacker.start()
+    theirs.close()
+    try:
+        bystander, peak, files, answers = asyncio.run(_meanwhile(daemon, address, ours))
+    finally:
+        attacker.kill()
+        attacker.join()
+        ours.close()
+    seconds = time.monotonic() - began
+    result = Result(attack.__name__, answers, seconds, bystander, before, Vitals.of(daemon.pid), peak, files)
+    result.print()
+    return result
+
+
+def _attack(attack: Attack, target: str, told: Connection) -> None:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(ATTACKER, ATTACKER, ATTACKER)
+        os.setresuid(ATTACKER, ATTACKER, ATTACKER)
+    told.send("ready")
+    told.recv()
+    told.send(asyncio.run(attack(target)))
+
+
+async def _meanwhile(
+    daemon: RunningDaemon, address: str, attackers: Connection
+) -> tuple[Bystander, float, int, Counter[str]]:
+    bystander = Bystander()
+    peak, files = 0.0, 0
+    assert attackers.poll(PATIENCE)
+    attackers.recv()
+    async with connected(daemon.socket) as client:
+        bus = await Bus.connect(address) if address != "none" else None
+        try:
+            await client.call("Ping")
+            attackers.send("go")
+            while not attackers.poll():
+                began = time.monotonic()
+                await asyncio.wait_for(client.call("List"), PATIENCE)
+                bystander.note("socket", began)
+                if bus:
+                    began = time.monotonic()
+                    await bus.call(_list(), PATIENCE)
+                    bystander.note("bus", began)
+                vitals = Vitals.of(daemon.pid)
+                peak, files = max(peak, vitals.rss), max(files, vitals.descriptors)
+                await asyncio.sleep(0.002)  # a person is no flood
+        finally:
+            if bus:
+                await bus.close()
+    return bystander, peak, files, attackers.recv()
+
+
+def _list() -> Message:
+    return Message(
+        destination=BUS_NAME,
+        path=OBJECT_PATH,
+        interface=MANAGER_INTERFACE,
+        member="List",
+        signature="a{sv}",
+        body=[{"limit": Variant("x", 10)}],
+    )
+
+
+def warm(daemon: RunningDaemon) -> None:
+    """Let the daemon load what it loads late, and start all its threads."""
+    with daemon.connect() as client:
+        for methods in (("List", "Info", "History"), ("List", "Show", "ListTransactions", "ListHosts") * 10):
+            missing = {client.send(name, **({"name": "none"} if name == "Show" else {})) for name in methods}
+            while missing:
+                missing.discard(client.receive().get("id"))
