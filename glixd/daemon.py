@@ -19,6 +19,7 @@ import structlog
 from systemd import daemon as systemd
 
 from glixd.backends.bus import Bus, BusError
+from glixd.backends.evaluator import OwnEvaluator
 from glixd.backends.index import Indexes
 from glixd.backends.nix import Nix
 from glixd.backends.packs import Packs
@@ -103,10 +104,11 @@ class Daemon:
             return Repository(root, processes, branch=settings.branch)
 
         repository = build_repository(Path(os.path.realpath(settings.repository)))
-        nix = Nix(processes, repository.root)
+        evaluator = OwnEvaluator(processes, repository.root, settings.state)
+        nix = Nix(processes, evaluator)
         health = HealthKeeper(nix, database)
         owner_adopts = settings.mode is Mode.USER
-        locker = Locker(nix, settings.state / "scratch")
+        locker = Locker(nix)
         registries = Registries(
             settings.state / "registries",
             settings.registries,

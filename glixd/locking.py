@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
-from glixd.backends import files
-from glixd.backends.git import Git
+from glixd.backends.evaluator import Leaf
+from glixd.backends.git import REGULAR, Git
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import FLAKE, LOCK, Snapshot
-from glixd.errors import Failed, Refused
+from glixd.errors import Refused
 from glixd.model import lockfile
 from glixd.model.lockfile import LockFile
 from glixd.protocol import ErrorCode
 
-PREFIX: Final = "lock-"
 REMEMBERED: Final = 16
 """Locks that are kept in case their transaction asks again."""
 _RELATIVE: Final = re.compile(r"[\"' ]path:\./([A-Za-z0-9_.+/-]+)")
@@ -36,9 +30,8 @@ _RELATIVE: Final = re.compile(r"[\"' ]path:\./([A-Za-z0-9_.+/-]+)")
 class Locker:
     """Runs `nix flake lock` beside the repository. Safe from any thread."""
 
-    def __init__(self, nix: Nix, scratch: Path) -> None:
+    def __init__(self, nix: Nix) -> None:
         self._nix = nix
-        self._scratch = scratch
         self._known: OrderedDict[str, str] = OrderedDict()
 
     def lock(
@@ -73,42 +66,24 @@ class Locker:
         return self._run(None, flake, None, [], cancellation)
 
     def remove_left(self) -> None:
-        """Remove the scratch folders of a process that was killed; only while there is no other that locks here."""
-        for left in self._scratch.glob(f"{PREFIX}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        """Remove what a daemon that was killed left; only while there is no other that locks here."""
+        self._nix.remove_left()
 
     def _run(
         self, snapshot: Snapshot | None, flake: str, lock: str | None, folders: list[str], cancellation: Cancellation
     ) -> str:
-        with self._folder() as folder:
-            (folder / FLAKE).write_text(flake)
-            if lock is not None:
-                (folder / LOCK).write_text(lock)
-            for name in folders:
-                if snapshot:
-                    _export(snapshot.git, snapshot.commit, name, folder / name)
-            self._nix.lock(folder, cancellation=cancellation)
-            locked = folder / LOCK
-            return locked.read_text() if locked.exists() else ""
+        files = {FLAKE: Leaf(REGULAR, flake.encode())}
+        if lock is not None:
+            files[LOCK] = Leaf(REGULAR, lock.encode())
+        for name in folders:
+            if snapshot:
+                files |= _leaves(snapshot.git, snapshot.commit, name)
+        return self._nix.lock(files, cancellation=cancellation)
 
     def _remember(self, key: str, lock: str) -> None:
         self._known[key] = lock
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
-
-    @contextmanager
-    def _folder(self) -> Iterator[Path]:
-        with files.translating(self._scratch):
-            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._scratch))
-        try:
-            with files.translating(folder):
-                yield folder
-        except Failed:
-            files.require_space(self._scratch, needed_bytes=1024 * 1024, needed_inodes=100)
-            raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def moved_folders(snapshot: Snapshot, lock: str | None) -> list[str]:
@@ -129,8 +104,8 @@ def relative_folders(flake: str) -> list[str]:
     return sorted(set(_RELATIVE.findall(flake)))
 
 
-def _export(git: Git, commit: str, name: str, target: Path) -> None:
-    """Copy a folder of a commit."""
+def _leaves(git: Git, commit: str, name: str) -> dict[str, Leaf]:
+    """The files of a folder of a commit, by path."""
     entries = git.tree(f"{commit}:{name}")
     if not entries:
         raise Refused(
@@ -139,18 +114,10 @@ def _export(git: Git, commit: str, name: str, target: Path) -> None:
             hint=f"Commit it first: git add {name} && git commit -m 'Add {name}' -- {name}",
             details={"path": name},
         )
-    target.mkdir(parents=True, exist_ok=True)
+    leaves: dict[str, Leaf] = {}
     for leaf, entry in entries.items():
         if entry.is_tree:
-            _export(git, commit, f"{name}/{leaf}", target / leaf)
+            leaves |= _leaves(git, commit, f"{name}/{leaf}")
         elif blob := git.read(entry.oid):
-            _write_leaf(target / leaf, entry.mode, blob.data)
-
-
-def _write_leaf(path: Path, mode: str, data: bytes) -> None:
-    if mode == "120000":
-        path.symlink_to(data.decode(errors="surrogateescape"))
-        return
-    path.write_bytes(data)
-    if mode == "100755":
-        path.chmod(0o755)
+            leaves[f"{name}/{leaf}"] = Leaf(entry.mode, blob.data)
+    return leaves

@@ -249,6 +249,19 @@ class Git:
         done = self._done(*words, environment=self._no_filters())
         return [entry[3:] for entry in done.stdout.decode(errors="replace").split("\0") if entry]
 
+    def pack(self, commit: str, *, cancellation: Cancellation | None = None) -> bytes:
+        """A pack with a commit, its tree and everything in it, and the bare commits that lead to it.
+
+        Enough for nix to count revisions and to build exactly this one; older trees stay at home.
+        """
+        history = self._done("rev-list", commit).stdout
+        listed = self._done("rev-list", "--objects", "--no-object-names", "--no-walk", commit).stdout
+        words = ("pack-objects", "--stdout", "--quiet", "--delta-base-offset", "--threads=1")
+        done = self._git(*words, stdin=history + listed, cancellation=cancellation)
+        if done.status:
+            raise self._failure("pack-objects", done)
+        return done.stdout
+
     # -- writing -------------------------------------------------------------------------------------------------
 
     def write_commit(self, commit: Commit, *, keep: Sequence[int], cancellation: Cancellation | None = None) -> str:

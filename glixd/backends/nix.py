@@ -16,20 +16,16 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from glixd.api import Consent
+from glixd.backends.evaluator import Evaluator, Files, OnLine
 from glixd.backends.index import Entry, Found
 from glixd.backends.process import UNLIMITED, Cancellation, Completed, Processes
 from glixd.errors import Failed
+from glixd.evaluator.jobs import FEATURES, UNTRUSTING, Job, Kind
 from glixd.model.nixtext import nix_string
 from glixd.protocol import ErrorCode
 
-FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
-GUARDED: Final = ("--option", "accept-flake-config", "false", "--option", "allow-import-from-derivation", "false")
-TIMEOUT: Final = 1800.0
-"""Seconds after which a nix that only locks or evaluates is given up."""
 INDEX_MEMORY: Final = 256 * 1024 * 1024
 """Bytes of heap for an evaluation in the background."""
-ADDRESS_SPACE: Final = 8
-"""Bytes of address space for each byte of heap: stacks, libraries and the store's database are mapped too."""
 INDEX_DEPTH: Final = 4
 """Parts of the longest attribute path that is looked at."""
 
@@ -71,6 +67,9 @@ _LOOK_AT: Final = (
 )
 
 PROBE_TIMEOUT: Final = 60.0
+_EVENT: Final = b"@nix "
+_MESSAGE: Final = b'@nix {"action":"msg"'
+_STARTED_BUILDING: Final = re.compile(rb'"action":"start".*"type":105\b')
 
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _NOISE: Final = re.compile(
@@ -123,19 +122,24 @@ class Marked:
 class Nix:
     """The nix program with an environment of ours."""
 
-    def __init__(self, processes: Processes, repository: Path) -> None:
+    def __init__(self, processes: Processes, evaluator: Evaluator) -> None:
         self._processes = processes
-        self._repository = repository
+        self._evaluator = evaluator
 
-    def lock(self, folder: Path, *, cancellation: Cancellation | None = None) -> None:
-        """Write `flake.lock` beside the `flake.nix` in `folder`; raises LockFailed with nix's own words."""
-        done = self._nix("flake", "lock", f"path:{quote(str(folder))}", cwd=folder, cancellation=cancellation)
+    def lock(self, files: Files, *, cancellation: Cancellation | None = None) -> str:
+        """The flake.lock for these files, empty where there is nothing to lock; raises LockFailed with nix's own words."""
+        done = self._evaluator.run(Job(Kind.LOCK), files, cancellation=cancellation)
         if done.status:
             raise Failed(
-                f"The inputs could not be locked: {_words(done, folder)}",
+                f"The inputs could not be locked: {_words(done)}",
                 code=ErrorCode.LOCK_FAILED,
                 hint="Check the reference and the network; nothing was changed.",
             )
+        return done.stdout.decode()
+
+    def remove_left(self) -> None:
+        """Remove what a daemon that was killed left; only while there is no other."""
+        self._evaluator.remove_left()
 
     def version(self) -> str:
         """What nix calls itself; raises UnsupportedHere where there is none."""
@@ -150,10 +154,10 @@ class Nix:
     def probe_flakes(self, folder: Path) -> None:
         """Evaluate a flake that is made in `folder`; raises EvaluationFailed with nix's own words."""
         (folder / "flake.nix").write_text("{ outputs = _: { answer = 42; }; }\n")
-        done = self._nix("eval", "--json", f"path:{quote(str(folder))}#answer", timeout=PROBE_TIMEOUT)
+        done = self._nix("eval", "--json", f"path:{quote(str(folder))}#answer")
         if done.status or done.stdout.strip() != b"42":
             raise Failed(
-                f"nix does not evaluate flakes here: {_words(done, folder)}",
+                f"nix does not evaluate flakes here: {_words(done).replace(str(folder), '.')}",
                 code=ErrorCode.EVALUATION_FAILED,
                 hint="Run: nix --extra-experimental-features 'nix-command flakes' store ping",
             )
@@ -161,7 +165,7 @@ class Nix:
     def trusted_users(self) -> list[str]:
         """Whom nix lets do as root would; raises EvaluationFailed where it can't say."""
         for words in (("show-config", "--json"), ("config", "show", "--json")):  # the later name came with 2.19
-            done = self._nix(*words, timeout=PROBE_TIMEOUT)
+            done = self._nix(*words)
             if done.status == 0:
                 return [str(user) for user in json.loads(done.stdout)["trusted-users"]["value"]]
         raise Failed(
@@ -267,13 +271,8 @@ class Nix:
 
         With `memory`, it is work for the background.
         """
-        attribute = f"nixosConfigurations.{nix_string(host)}.config.system.build.toplevel.drvPath"
-        done = self._nix(
-            *("eval", "--raw", "--", f"{self.url(commit)}#{attribute}"),
-            guarded=True,
-            cancellation=cancellation,
-            memory=memory,
-        )
+        job = Job(Kind.EVALUATE, commit, host, memory=_heap(memory), background=memory is not None)
+        done = self._evaluator.run(job, cancellation=cancellation)
         if done.status:
             raise Failed(
                 f"{host} does not evaluate: {_words(done)}",
@@ -283,9 +282,34 @@ class Nix:
             )
         return done.stdout.decode().strip()
 
-    def url(self, commit: str) -> str:
-        """The repository at exactly that commit, whatever its work tree shows."""
-        return f"git+file://{quote(str(self._repository))}?rev={commit}"
+    def build(
+        self,
+        commit: str,
+        host: str,
+        *,
+        user: str = "",
+        dry_run: bool = False,
+        keep_going: bool = False,
+        on_line: OnLine,
+        cancellation: Cancellation,
+    ) -> Path:
+        """Build the system of a host at a commit, or with `user` that user's home on it; the path in the store.
+
+        `on_line` hears every line of nix's internal-json. Raises EvaluationFailed, or BuildFailed where something was
+        being built, with nix's own words. With `dry_run` nothing is built, and the path is what would be.
+        """
+        job = Job(Kind.BUILD, commit, host, user, dry_run=dry_run, keep_going=keep_going)
+        story = _Story(on_line)
+        done = self._evaluator.run(job, on_line=story.hear, cancellation=cancellation)
+        if done.status == 0:
+            return Path(json.loads(done.stdout)[0]["outputs"]["out"])
+        what = f"the home of {user} on {host}" if user else host
+        raise Failed(
+            f"{what} {'does not build' if story.building else 'does not evaluate'}: {story.words}",
+            code=ErrorCode.BUILD_FAILED if story.building else ErrorCode.EVALUATION_FAILED,
+            hint="Fix the configuration, or remove the package that breaks it.",
+            details={"host": host, "commit": commit},
+        )
 
     def system(self) -> str:
         """The system of this machine, such as x86_64-linux."""
@@ -300,54 +324,58 @@ class Nix:
         what: str,
         cancellation: Cancellation | None,
         *,
-        timeout: float = TIMEOUT,
+        timeout: float = 0.0,
         memory: int | None = None,
     ) -> Any:
-        expression = f"let flake = builtins.getFlake {nix_string(self.url(commit))}; in {body}"
-        done = self._nix(
-            "eval",
-            "--json",
-            "--expr",
-            expression,
-            guarded=True,
-            cancellation=cancellation,
-            timeout=timeout,
-            memory=memory,
+        job = Job(
+            Kind.EXPRESSION, commit, body=body, timeout=timeout, memory=_heap(memory), background=memory is not None
         )
+        done = self._evaluator.run(job, cancellation=cancellation)
         if done.status:
             raise Failed(f"nix can't say {what}: {_words(done)}", code=ErrorCode.EVALUATION_FAILED)
         return json.loads(done.stdout)
 
-    def _nix(
-        self,
-        *words: str,
-        cwd: Path | None = None,
-        guarded: bool = False,
-        cancellation: Cancellation | None = None,
-        timeout: float = TIMEOUT,
-        memory: int | None = None,
-    ) -> Completed:
-        """Run nix; with `memory`, in the background and with a heap of that size at most."""
-        argv = ["nix", *FEATURES, *(GUARDED if guarded else GUARDED[:3]), *words]
-        return self._processes.run(
-            argv,
-            cwd=cwd,
-            timeout=timeout,
-            cancellation=cancellation,
-            environment=_small_heap(memory),
-            memory=_address_space(memory),
-        )
+    def _nix(self, *words: str) -> Completed:
+        """Run nix on nothing that others wrote."""
+        return self._processes.run(["nix", *FEATURES, *UNTRUSTING, *words], timeout=PROBE_TIMEOUT)
 
 
-def _small_heap(size: int | None) -> dict[str, str]:
-    """What keeps the garbage collector of nix to a heap of `size` bytes; it would start with a quarter of the machine's."""
-    if size is None or size == UNLIMITED:
-        return {}
-    return {"GC_INITIAL_HEAP_SIZE": str(32 * 1024 * 1024), "GC_MAXIMUM_HEAP_SIZE": str(size)}
+class _Story:
+    """What a build says about itself: whether it came as far as building, and its errors."""
+
+    def __init__(self, on_line: OnLine) -> None:
+        self._on_line = on_line
+        self._errors: list[str] = []
+        self.building = False
+
+    def hear(self, line: bytes) -> None:
+        """Take one line in, and pass it on."""
+        if line.startswith(_EVENT):
+            if _STARTED_BUILDING.search(line):
+                self.building = True
+            elif line.startswith(_MESSAGE):
+                self._take_message(line)
+        elif line.strip():
+            self._errors.append(line.decode(errors="replace"))
+        self._on_line(line)
+
+    @property
+    def words(self) -> str:
+        """What went wrong, in nix's own words."""
+        return _cleaned("\n".join(self._errors)) or "nix did not say why"
+
+    def _take_message(self, line: bytes) -> None:
+        try:
+            event = json.loads(line[len(_EVENT) :])
+        except ValueError:
+            return
+        if event.get("level") == 0:
+            self._errors.append(str(event.get("msg", "")))
 
 
-def _address_space(heap: int | None) -> int | None:
-    return heap if heap is None or heap == UNLIMITED else heap * ADDRESS_SPACE
+def _heap(memory: int | None) -> int:
+    """Bytes of heap as a job has them; none where there is no limit."""
+    return 0 if memory is None or memory == UNLIMITED else memory
 
 
 def _listed(path: Sequence[str], value: Mapping[str, Any]) -> Entry:
@@ -364,11 +392,13 @@ def json_list(words: Sequence[str]) -> str:
     return "[ " + " ".join(nix_string(word) for word in words) + " ]"
 
 
-def _words(done: Completed, folder: Path | None = None) -> str:
-    """What nix said, without colours, progress and our own scratch folder; the last lines carry the cause."""
-    text = _ESCAPES.sub("", done.stderr.decode(errors="replace"))
-    if folder is not None:
-        text = text.replace(str(folder), ".")
+def _words(done: Completed) -> str:
+    """What nix said; the last lines carry the cause."""
+    return _cleaned(done.stderr.decode(errors="replace")) or f"nix ended with status {done.status}"
+
+
+def _cleaned(text: str) -> str:
+    """Without colours and progress."""
+    text = _ESCAPES.sub("", text)
     lines = [line.rstrip() for line in text.splitlines() if line.strip() and not _NOISE.match(line)]
-    kept = lines[-20:] or [f"nix ended with status {done.status}"]
-    return "\n".join(kept).removeprefix("error: ")[:4000]
+    return "\n".join(lines[-20:]).removeprefix("error: ")[:4000]

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import os
 import resource
+import selectors
 import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from glixd.errors import Cancelled, Failed
 from glixd.protocol import ErrorCode
@@ -27,9 +30,19 @@ KILL_AFTER = 5.0
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes of output of one program that are kept; more is a defect of the program."""
 
+CHUNK = 64 * 1024
+WORDS_LIMIT = 256 * 1024
+"""Bytes of errors that are kept, from the end, of a program that is heard line by line."""
 LOWEST_PRIORITY = 19
 UNLIMITED = resource.RLIM_INFINITY
 """As much memory as there is, for work in the background whose size nobody can say."""
+
+
+class Stoppable(Protocol):
+    """Work that can be asked to stop, from any thread."""
+
+    def stop(self) -> None:
+        """Ask; the work ends a little later."""
 
 
 class Cancellation:
@@ -39,7 +52,7 @@ class Cancellation:
         self._guard = threading.Lock()
         self._requested = False
         self._sealed = False
-        self._group: _Group | None = None
+        self._work: Stoppable | None = None
 
     @property
     def requested(self) -> bool:
@@ -52,9 +65,9 @@ class Cancellation:
             if self._sealed:
                 return False
             self._requested = True
-            group = self._group
-        if group is not None:
-            group.stop()
+            work = self._work
+        if work is not None:
+            work.stop()
         return True
 
     def check(self) -> None:
@@ -68,13 +81,13 @@ class Cancellation:
             self.check()
             self._sealed = True
 
-    def follow(self, group: _Group | None) -> None:
-        """Stop these processes too when the work is stopped; None ends that."""
+    def follow(self, work: Stoppable | None) -> None:
+        """Stop this too when the work is stopped; None ends that."""
         with self._guard:
-            self._group = group
+            self._work = work
             requested = self._requested
-        if requested and group is not None:
-            group.stop()
+        if requested and work is not None:
+            work.stop()
 
 
 class _Group:
@@ -179,10 +192,12 @@ class Processes:
         timeout: float | None = None,
         cancellation: Cancellation | None = None,
         memory: int | None = None,
+        on_line: Callable[[bytes], None] | None = None,
     ) -> Completed:
         """Run a program to its end; raises Cancelled, TimedOut (after `timeout` seconds) or UnsupportedHere.
 
         With `memory`, it is work for the background: it yields to everything else and gets no more address space than that.
+        `on_line` hears each line of standard error when it comes.
         """
         if cancellation:
             cancellation.check()
@@ -193,7 +208,10 @@ class Processes:
         if cancellation:
             cancellation.follow(group)
         try:
-            stdout, stderr = child.communicate(stdin, timeout=timeout)
+            if on_line is None:
+                stdout, stderr = child.communicate(stdin, timeout=timeout)
+            else:
+                stdout, stderr = _listen(child, timeout, on_line)
         except subprocess.TimeoutExpired:
             group.stop()
             child.communicate()
@@ -207,6 +225,42 @@ class Processes:
         if cancellation:
             cancellation.check()
         return Completed(child.returncode, stdout[:OUTPUT_LIMIT], stderr[:OUTPUT_LIMIT])
+
+
+def _listen(
+    child: subprocess.Popen[bytes], timeout: float | None, on_line: Callable[[bytes], None]
+) -> tuple[bytes, bytes]:
+    """What a program writes, its errors line by line; the last of them are kept. It is given nothing to read."""
+    if child.stdin is None or child.stdout is None or child.stderr is None:
+        raise ValueError("the program has no pipes")
+    child.stdin.close()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    output, words, line = bytearray(), bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        for pipe in (child.stdout, child.stderr):
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise subprocess.TimeoutExpired(child.args, timeout or 0.0)
+            for key, _ in ready:
+                data = os.read(key.fd, CHUNK)
+                if not data:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is child.stdout:
+                    output += data[: OUTPUT_LIMIT - len(output)]
+                else:
+                    words += data
+                    del words[: max(0, len(words) - WORDS_LIMIT)]
+                    line += data
+                    *complete, rest = bytes(line).split(b"\n")
+                    line[:] = rest[:CHUNK]
+                    for one in complete:
+                        on_line(one)
+    if line:
+        on_line(bytes(line))
+    child.wait()
+    return bytes(output), bytes(words)
 
 
 def _death_signal(environment: Mapping[str, str]) -> tuple[str, ...]:

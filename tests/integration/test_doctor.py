@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from glixd import api
+from glixd.backends.evaluator import OwnEvaluator
 from glixd.backends.index import Indexes
 from glixd.backends.nix import Nix
 from glixd.backends.process import Processes
@@ -41,13 +42,13 @@ def made(site: Site, **environment: str) -> Patient:
     """What a daemon on this site would examine."""
     processes = Processes({**site.environment(environment), "HOME": os.fspath(site.home)})
     repository = Repository(site.repository, processes)
-    nix = Nix(processes, repository.root)
+    nix = Nix(processes, OwnEvaluator(processes, repository.root, site.root))
     database = Database(site.root / "examined" / "state.db")
     registries = Registries(site.root / "registries", (), {}, age=0, allow_files=False)
     return Patient(
         repository=repository,
         nix=nix,
-        locker=Locker(nix, site.root / "scratch"),
+        locker=Locker(nix),
         facts=Facts(nix, database, Indexes(site.root / "index"), registries),
         health=HealthKeeper(nix, database),
         database=database,
@@ -340,7 +341,7 @@ def test_inputs_that_moved_on_are_named(site: Site, patient: Patient, tmp_path: 
         f"inputs = {{\n{_input('loose', f'git+file://{other}')}{_input('fast', f'git+file://{other}?rev={pinned}')}"
     )
     site.write({"flake.nix": site.read("flake.nix").replace("inputs = {", inputs, 1)})
-    patient.nix.lock(site.repository)
+    site.nix.lock(site.repository)
     site.commit({"flake.nix": site.read("flake.nix"), "flake.lock": site.read("flake.lock")})
     assert wrong(patient, verify=True) == []
     write_files(other, {"flake.nix": HELLO + "# newer\n"})
@@ -357,7 +358,11 @@ def test_a_machine_without_nix_or_git_fails(site: Site, patient: Patient) -> Non
     bin_ = site.root / "bin"
     bin_.mkdir()
     bare = Processes({**site.environment(), "PATH": os.fspath(bin_)})
-    nowhere = replace(patient, nix=Nix(bare, site.repository), repository=Repository(site.repository, bare))
+    nowhere = replace(
+        patient,
+        nix=Nix(bare, OwnEvaluator(bare, site.repository, site.root)),
+        repository=Repository(site.repository, bare),
+    )
     found = {check.name: check for check in examined(nowhere)}
     for name in ("nix", "flakes", "git", "trusted-users"):
         assert found[name].status == api.Status.FAIL

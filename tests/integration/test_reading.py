@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from glixd.backends.evaluator import OwnEvaluator
 from glixd.backends.index import Indexes
 from glixd.backends.nix import Contribution, Nix
 from glixd.backends.process import Cancellation, Processes
@@ -67,7 +68,10 @@ def test_what_a_folder_of_the_repository_is_is_remembered_for_its_tree(site: Sit
     lock["nodes"]["tool"] = {"locked": folder, "original": folder, "parent": []}
     lock["nodes"]["root"]["inputs"]["tool"] = "tool"
     processes = Processes({**site.environment(), "HOME": os.fspath(site.home)})
-    repository, nix = Repository(site.repository, processes), CountingNix(processes, site.repository)
+    repository, nix = (
+        Repository(site.repository, processes),
+        CountingNix(processes, OwnEvaluator(processes, site.repository, site.root)),
+    )
     database = Database(tmp_path / "state.db")
     facts = Facts(nix, database, Indexes(tmp_path), Registries(tmp_path, (), {}, age=0, allow_files=False))
     wanted = Contribution("tool", None, "x86_64-linux", "system")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from glixd.api import Caller, Scope
+from glixd.backends.evaluator import OwnEvaluator
 from glixd.backends.git import Git
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation, Processes
@@ -101,7 +102,7 @@ class Workshop:
     def __post_init__(self) -> None:
         self.processes = processes(self.state)
         self.repository = self.make(self.root, self.processes, **self.options)
-        self.locker = Locker(Nix(self.processes, self.root), self.state / "scratch")
+        self.locker = Locker(Nix(self.processes, OwnEvaluator(self.processes, self.root, self.state)))
         self.transactor = Transactor(
             self.repository, self.locker, machine=HOST, default_system=SYSTEM, owner_adopts=self.owner_adopts
         )

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The door to the activator, the program of root that makes a built system the running one.
+
+One connection carries one order: a line of JSON there, lines of JSON back. The activator asks polkit itself, about the
+caller whom the order names; it believes nothing else that it is told. Its result is in a file too, since a switch may
+restart the daemon that waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from glixd.backends.process import Cancellation
+from glixd.errors import Cancelled, Failed, GlixError, NotAllowed, Refused
+from glixd.protocol import ErrorCode
+
+ORDER_LIMIT: Final = 4096
+"""Bytes of an order."""
+GO: Final = b"go\n"
+"""What the activator waits for after it was told that the caller may: from there on nothing stops it."""
+TRANSACTION_ID: Final = frozenset("0123456789abcdefghjkmnpqrstvwxyz")
+
+OnLine = Callable[[str], None]
+
+
+class Action(StrEnum):
+    """What is to become of a built system; the words of switch-to-configuration."""
+
+    SWITCH = "switch"
+    BOOT = "boot"
+    TEST = "test"
+    DRY_ACTIVATE = "dry-activate"
+
+
+class Status(StrEnum):
+    """How an activation ended."""
+
+    DONE = "done"
+    UNITS_FAILED = "units-failed"
+    """The system is switched, and some of its units failed."""
+    REBOOT_NEEDED = "reboot-needed"
+    """The system is switched, and part of it waits for a reboot."""
+    FAILED = "failed"
+    """The activation script failed: what runs is between the two systems."""
+    INTERRUPTED = "interrupted"
+    """The activator was killed in the middle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the activator is asked to do."""
+
+    transaction: str
+    commit: str
+    """What `refs/heads/main` says; for a generation that exists already, the commit it was built from or empty."""
+    path: str
+    """The system in the store."""
+    action: Action
+    caller: str
+    """The subject of the authorisation: a unique bus name (`:1.42`), or `pid:1234` after a pidfd check."""
+    generation: int | None = None
+    """Switch the profile back to this generation, whose system `path` is, instead of making a new one."""
+    interactive: bool = False
+    """Whether the caller may be asked for a password."""
+
+    def line(self) -> bytes:
+        """The order as it is sent; raises Refused when it is too long."""
+        words: dict[str, str | int] = {
+            "transaction": self.transaction,
+            "commit": self.commit,
+            "path": self.path,
+            "action": self.action.value,
+            "caller": self.caller,
+            "interactive": self.interactive,
+        }
+        if self.generation is not None:
+            words["generation"] = self.generation
+        line = json.dumps(words, ensure_ascii=True).encode() + b"\n"
+        if len(line) > ORDER_LIMIT:
+            raise Refused("The order for the activator is too long.", code=ErrorCode.TOO_LARGE)
+        return line
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """How an activation went."""
+
+    status: Status
+    failed_units: tuple[str, ...] = ()
+    reboot_needed: bool = False
+    generation: int | None = None
+    """The generation of the profile that is now the current one, where the profile was set."""
+    tail: tuple[str, ...] = ()
+    """The last lines of what was said."""
+
+    @classmethod
+    def parse(cls, value: Any) -> Activated:
+        """What the activator wrote; raises ValueError for anything else."""
+        generation = value["generation"]
+        return cls(
+            Status(value["status"]),
+            tuple(str(unit) for unit in value["failed_units"]),
+            value["reboot_needed"] is True,
+            generation if isinstance(generation, int) else None,
+            tuple(str(line) for line in value["tail"]),
+        )
+
+
+class Activator(Protocol):
+    """Whoever activates a built system."""
+
+    def activate(self, order: Order, on_line: OnLine, cancellation: Cancellation) -> Activated:
+        """Activate a system; raises NotAllowed, Refused or Cancelled, and then nothing was changed.
+
+        From the moment the caller is known to be allowed the cancellation is sealed. `on_line` hears what is said.
+        """
+
+    def result(self, transaction: str) -> Activated | None:
+        """How an earlier activation ended, whoever asked for it; None where there was none."""
+
+
+class ActivatorDoor:
+    """The activator behind its socket."""
+
+    def __init__(self, path: Path, results: Path) -> None:
+        self._path = path
+        self._results = results
+
+    def activate(self, order: Order, on_line: OnLine, cancellation: Cancellation) -> Activated:
+        """Send the order, and hear what becomes of it."""
+        line = order.line()
+        cancellation.check()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            try:
+                connection.connect(os.fspath(self._path))
+                connection.sendall(line)
+            except OSError as error:
+                raise Failed(
+                    f"The activator can't be reached at {self._path}: {error.strerror}.",
+                    code=ErrorCode.UNSUPPORTED_HERE,
+                    hint="See: systemctl status glixd-activate.socket",
+                ) from error
+            cancellation.follow(_Connection(connection))
+            try:
+                answer = _listen(connection, on_line, cancellation)
+            except OSError as error:
+                raise Failed(f"The activator does not answer: {error.strerror}.") from error
+            finally:
+                cancellation.follow(None)
+        if answer is None:
+            cancellation.check()
+            answer = self.result(order.transaction) or Activated(Status.INTERRUPTED)
+        return answer
+
+    def result(self, transaction: str) -> Activated | None:
+        """Read the file that the activator wrote; one that says only that it began means that it was interrupted."""
+        if not transaction or not set(transaction) <= TRANSACTION_ID:
+            return None
+        try:
+            return Activated.parse(json.loads((self._results / f"{transaction}.json").read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Failed(f"The result of the activation {transaction} can't be read: {error}.") from error
+
+
+class _Connection:
+    """What a cancellation stops: the activator takes the end of its connection as a no."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def stop(self) -> None:
+        """End the connection; the reader sees its end."""
+        try:
+            self._connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+
+def _listen(connection: socket.socket, on_line: OnLine, cancellation: Cancellation) -> Activated | None:
+    """The result that comes over a connection; None where it ends without one."""
+    with connection.makefile("rb") as lines:
+        for raw in lines:
+            message = json.loads(raw)
+            match message:
+                case {"line": str(said)}:
+                    on_line(said)
+                case {"allowed": True}:
+                    cancellation.seal()  # whoever cancelled before this is heard: the connection ends without the word
+                    connection.sendall(GO)
+                case {"refused": {"code": str(code), "message": str(words)}}:
+                    raise _refusal(code, words)
+                case {"result": value}:
+                    return Activated.parse(value)
+                case _:
+                    raise Failed("The activator answered what it never should.")
+    return None
+
+
+def _refusal(code: str, words: str) -> GlixError:
+    known = ErrorCode(code) if code in set(ErrorCode) else ErrorCode.NOT_AUTHORISED
+    match known:
+        case (
+            ErrorCode.NOT_AUTHORISED
+            | ErrorCode.AUTHORISATION_DISMISSED
+            | ErrorCode.AUTHORISATION_TIMED_OUT
+            | ErrorCode.AUTHORISATION_UNAVAILABLE
+        ):
+            return NotAllowed(words, code=known)
+        case ErrorCode.CANCELLED:
+            return Cancelled(words)
+        case ErrorCode.INTERNAL | ErrorCode.ACTIVATION_FAILED:
+            return Failed(words, code=known)
+        case _:
+            return Refused(words, code=known)

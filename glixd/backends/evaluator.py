@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whoever runs nix on what others wrote: this very user, or the evaluator, a program with a uid of its own.
+
+Both do the same jobs (see glixd/evaluator/jobs.py) and answer alike. The evaluator never sees the repository: it is sent
+the files to lock, or a pack with the one commit that it works on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+from glixd.backends import files
+from glixd.backends.git import Git
+from glixd.backends.process import UNLIMITED, Cancellation, Completed, Processes
+from glixd.errors import Failed
+from glixd.evaluator.jobs import BUILD_TIMEOUT, LINE, TIMEOUT, File, Job, Kind, request_line
+from glixd.protocol import ErrorCode
+
+PREFIX: Final = "lock-"
+ADDRESS_SPACE: Final = 8
+"""Bytes of address space for each byte of heap: stacks, libraries and the store's database are mapped too."""
+END_TIMEOUT: Final = 15.0
+"""Seconds that an evaluator which is told to stop may take to end what it started."""
+
+OnLine = Callable[[bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A file for a lock: git's mode and its bytes."""
+
+    mode: str
+    data: bytes
+
+
+Files = Mapping[str, Leaf]
+
+
+class Evaluator(Protocol):
+    """Runs jobs of nix. Safe from any thread; raises Cancelled, TimedOut or UnsupportedHere."""
+
+    def run(
+        self,
+        job: Job,
+        files: Files | None = None,
+        *,
+        on_line: OnLine | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Completed:
+        """Do a job to its end; `on_line` hears each line of a build. For a lock, the output is the new flake.lock."""
+
+    def remove_left(self) -> None:
+        """Remove what a daemon that was killed left; only while there is no other."""
+
+
+class OwnEvaluator:
+    """Runs nix as this very user, on the repository itself at exactly the commit: nothing is copied."""
+
+    def __init__(self, processes: Processes, repository: Path, state: Path) -> None:
+        self._processes = processes
+        self._repository = repository
+        self._scratch = state / "scratch"
+        self._roots = state / "roots"
+
+    def run(
+        self,
+        job: Job,
+        files: Files | None = None,
+        *,
+        on_line: OnLine | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Completed:
+        """Run nix."""
+        if job.kind is Kind.LOCK:
+            return self._lock(job, files or {}, cancellation)
+        place = f"git+file://{quote(os.fspath(self._repository))}?rev={job.commit}"
+        link = None
+        if job.kind is Kind.BUILD:
+            self._roots.mkdir(mode=0o755, parents=True, exist_ok=True)
+            link = os.fspath(self._roots / job.root)
+        return self._processes.run(
+            job.words(place, link),
+            timeout=job.timeout or (BUILD_TIMEOUT if job.kind is Kind.BUILD else TIMEOUT),
+            cancellation=cancellation,
+            environment=_small_heap(job.memory) if job.memory else None,
+            memory=(job.memory * ADDRESS_SPACE or UNLIMITED) if job.background else None,
+            on_line=on_line if job.streams else None,
+        )
+
+    def remove_left(self) -> None:
+        """Remove the scratch folders of a process that was killed."""
+        for left in self._scratch.glob(f"{PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _lock(self, job: Job, leaves: Files, cancellation: Cancellation | None) -> Completed:
+        with self._folder() as folder:
+            for name, leaf in leaves.items():
+                _write_leaf(folder / name, leaf)
+            done = self._processes.run(
+                job.words(os.fspath(folder)), cwd=folder, timeout=TIMEOUT, cancellation=cancellation
+            )
+            locked = folder / "flake.lock"
+            text = locked.read_bytes() if locked.exists() else b""
+            return Completed(done.status, text, done.stderr.replace(os.fsencode(folder), b"."))
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        with files.translating(self._scratch):
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._scratch))
+        try:
+            with files.translating(folder):
+                yield folder
+        except Failed:
+            files.require_space(self._scratch, needed_bytes=1024 * 1024, needed_inodes=100)
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+Opener = Callable[[], AbstractContextManager[socket.socket]]
+
+
+class EvaluatorProgram:
+    """Sends jobs to the evaluator, one connection for each."""
+
+    def __init__(self, opener: Opener, git: Git) -> None:
+        self._open = opener
+        self._git = git
+
+    def run(
+        self,
+        job: Job,
+        files: Files | None = None,
+        *,
+        on_line: OnLine | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Completed:
+        """Send the job with what it needs, and hear how it went."""
+        if cancellation:
+            cancellation.check()
+        leaves = files or {}
+        listed = [File(path, leaf.mode, len(leaf.data)) for path, leaf in leaves.items()]
+        pack = b"" if job.kind is Kind.LOCK else self._git.pack(job.commit, cancellation=cancellation)
+        with self._open() as connection:
+            if cancellation:
+                cancellation.follow(_Connection(connection))
+            try:
+                connection.sendall(request_line(job, listed, len(pack)))
+                for leaf in leaves.values():
+                    connection.sendall(leaf.data)
+                connection.sendall(pack)
+                answer = _hear(connection, on_line)
+            except (OSError, ValueError) as error:
+                if cancellation:
+                    cancellation.check()
+                raise _broken(str(error)) from error
+            finally:
+                if cancellation:
+                    cancellation.follow(None)
+        if cancellation:
+            cancellation.check()
+        return _completed(answer)
+
+    def remove_left(self) -> None:
+        """The evaluator cleans up behind itself."""
+
+
+class _Connection:
+    """What a cancellation stops: the evaluator stops when nobody can hear it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def stop(self) -> None:
+        """Say nothing more; the evaluator ends what it started, then the connection."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+
+def socket_opener(path: Path) -> Opener:
+    """Connections to the evaluator that systemd starts behind a socket."""
+
+    @contextmanager
+    def connected() -> Iterator[socket.socket]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            try:
+                connection.connect(os.fspath(path))
+            except OSError as error:
+                raise Failed(
+                    f"The evaluator can't be reached at {path}: {error.strerror}.",
+                    code=ErrorCode.UNSUPPORTED_HERE,
+                    hint="See: systemctl status glixd-eval.socket",
+                ) from error
+            yield connection
+
+    return connected
+
+
+def child_opener(processes: Processes, state: Path, prefix: tuple[str, ...] = ()) -> Opener:
+    """Evaluators that are children of ours; with `prefix`, words such as setpriv's that give them a uid of their own."""
+    argv = [*prefix, sys.executable, "-I", "-m", "glixd.evaluator", "--state", os.fspath(state)]
+
+    @contextmanager
+    def connected() -> Iterator[socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ours:
+            with theirs:
+                child = subprocess.Popen(
+                    argv, stdin=theirs.fileno(), env=processes.environment, start_new_session=True, cwd="/"
+                )
+            try:
+                yield ours
+            finally:
+                ours.close()
+                try:
+                    child.wait(END_TIMEOUT)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+    return connected
+
+
+def _hear(connection: socket.socket, on_line: OnLine | None) -> dict[str, Any]:
+    with connection.makefile("rb") as lines:
+        for raw in lines:
+            if raw.startswith(LINE):
+                if on_line:
+                    on_line(raw[len(LINE) : -1])
+            elif isinstance(message := json.loads(raw), dict):
+                return message
+    raise ValueError("it ended without an answer")
+
+
+def _completed(answer: Mapping[str, Any]) -> Completed:
+    match answer:
+        case {"timed_out": True}:
+            raise Failed("nix did not finish within its time.", code=ErrorCode.TIMED_OUT)
+        case {"status": int(status), "output": str(output), "words": str(words)}:
+            return Completed(status, output.encode(), words.encode())
+        case {"refused": str(why)}:
+            raise _broken(why)
+    raise _broken("it answered what it never should")
+
+
+def _broken(why: str) -> Failed:
+    return Failed(
+        f"The evaluator could not do its work: {why}.",
+        code=ErrorCode.UNSUPPORTED_HERE,
+        hint="See: journalctl -u 'glixd-eval@*'",
+    )
+
+
+def _write_leaf(path: Path, leaf: Leaf) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if leaf.mode == "120000":
+        path.symlink_to(leaf.data.decode(errors="surrogateescape"))
+        return
+    path.write_bytes(leaf.data)
+    if leaf.mode == "100755":
+        path.chmod(0o755)
+
+
+def _small_heap(size: int) -> dict[str, str]:
+    """What keeps the garbage collector of nix to a heap of `size` bytes; it would start with a quarter of the machine's."""
+    return {"GC_INITIAL_HEAP_SIZE": str(32 * 1024 * 1024), "GC_MAXIMUM_HEAP_SIZE": str(size)}
