@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from glixd.backends.evaluator import OwnEvaluator
 from glixd.backends.nix import Nix
 from glixd.backends.process import UNLIMITED, Cancellation, Processes
 from glixd.backends.state import Database
@@ -23,7 +24,8 @@ class SlowNix(Nix):
     """A nix whose evaluations end when the test says so, or when they are cancelled."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(Processes({}), root)
+        processes = Processes({})
+        super().__init__(processes, OwnEvaluator(processes, root, root))
         self.begun: list[str] = []
         self.stopped = 0
         self.memory: set[int | None] = set()
