@@ -197,6 +197,17 @@ def _commits(asking: _Asking) -> Iterator[Candidate]:
         yield output.short(entry["commit"]), entry["subject"]
 
 
+def _generations(asking: _Asking) -> Iterator[Candidate]:
+    for one in asking.call("ListGenerations", **asking.host)["generations"]:
+        said = (output.moment(one["created"]), one.get("subject") or "no commit")
+        yield str(one["number"]), " ".join(said)
+
+
+def _commits_and_generations(asking: _Asking) -> Iterator[Candidate]:
+    yield from _generations(asking)
+    yield from _commits(asking)
+
+
 def _topics(_asking: _Asking) -> Iterator[Candidate]:
     yield from ((task, title) for task, (title, _) in commands.TASKS.items())
     yield from _verbs(())
@@ -204,6 +215,8 @@ def _topics(_asking: _Asking) -> Iterator[Candidate]:
 
 _SOURCES: Mapping[str, Source] = {
     "COMMIT": _commits,
+    "COMMIT|GENERATION": _commits_and_generations,
+    "GENERATION": _generations,
     "DIR": lambda _: [(FOLDERS, "")],
     "FILE": lambda _: [(FILES, "")],
     "HOST": _hosts,

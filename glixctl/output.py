@@ -6,13 +6,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-
-from glixd.protocol import State
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any, TextIO
 
     from glixctl.errors import ClientError
@@ -22,13 +19,10 @@ NARROWEST = 8
 """Cells of a table are not cut below this width."""
 SHORT = 7
 """Digits of a commit that people read."""
-BRIEF = 1.0
-"""Seconds in which a change that is over need not have said what it was doing."""
 
 _JAMO_BEHIND = frozenset(map(chr, range(0x1160, 0x1200)))
 """Vowels and finals of Hangul, which join the syllable that they follow."""
 _UNITS = (("years", 365), ("months", 30), ("weeks", 7), ("days", 1))
-_ENDS = tuple(state for state in State if state.final)
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
 _COLOURS = {"+": "\x1b[32m", "-": "\x1b[31m", "@": "\x1b[36m"}
@@ -113,7 +107,7 @@ def print_diff(text: str) -> None:
 def page_diff(text: str) -> None:
     """The same through $PAGER, where that is set and somebody sits at a terminal."""
     pager = os.environ.get("PAGER")
-    if not pager or not text or not _is_terminal(sys.stdout):
+    if not pager or not text or not is_terminal(sys.stdout):
         print_diff(text)
         return
     import subprocess  # most commands start no program
@@ -124,23 +118,23 @@ def page_diff(text: str) -> None:
 
 def note(text: str) -> None:
     """Tell the person something beside the answer."""
-    _say(sys.stderr, f"glixctl: {escape(text)}")
+    say(sys.stderr, f"glixctl: {escape(text)}")
 
 
 def warning(text: str) -> None:
     """Tell the person of something that went through but deserves a look."""
-    _say(sys.stderr, f"warning: {escape(text)}")
+    say(sys.stderr, f"warning: {escape(text)}")
 
 
 def failure(error: ClientError) -> None:
     """Print the sentence of an error and its hint."""
     lines = escape_lines(error.message)
-    _say(sys.stderr, f"glixctl: {lines[0]}")
+    say(sys.stderr, f"glixctl: {lines[0]}")
     for more in lines[1:]:
-        _say(sys.stderr, f"  {more}")
+        say(sys.stderr, f"  {more}")
     if error.hint:
         first, *rest = escape_lines(error.hint)
-        _say(sys.stderr, "\n  ".join([f"hint: {first}", *rest]))
+        say(sys.stderr, "\n  ".join([f"hint: {first}", *rest]))
 
 
 def escape_lines(text: str) -> list[str]:
@@ -155,77 +149,38 @@ def converses() -> bool:
 
 def ask(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], question: str) -> bool:
     """Show all that a question is about, cut nowhere, and ask it; whatever is no clear yes is a no."""
-    _say(sys.stderr, "\n".join([title, *(GAP + text for text in table(header, rows))]))
-    _write(sys.stderr, f"{question} [y/N] ")
+    say(sys.stderr, "\n".join([title, *(GAP + text for text in table(header, rows))]))
+    write(sys.stderr, f"{question} [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-class Progress:
-    """What a transaction is doing: one line that is rewritten on a terminal, a line for each step in a pipe.
+def stage(event: Mapping[str, Any]) -> str:
+    """How far a build is, in a line."""
+    parts = [escape(event.get("phase") or "")]
+    for verb, done, of in (("built", "built", "to_build"), ("fetched", "fetched", "to_fetch")):
+        if event.get(of):
+            parts.append(f"{event.get(done) or 0}/{event[of]} {verb}")
+    if expected := event.get("bytes_expected"):
+        parts.append(f"{size(event.get('bytes_done') or 0)} of {size(expected)}")
+    if current := event.get("current"):
+        parts.append(escape(current[0]["name"]) + (f" and {len(current) - 1} more" if len(current) > 1 else ""))
+    if (remaining := event.get("remaining")) is not None and remaining >= 5:
+        parts.append(f"about {duration(remaining)} left")
+    return ", ".join(parts) + share(event)
 
-    How it ended is the answer's to say. In a pipe the steps of a transaction that is over at once are never printed; with
-    `log`, for somebody who came to watch, each is printed when it begins, and so is the log.
-    """
 
-    def __init__(
-        self,
-        *,
-        quiet: bool,
-        log: bool = False,
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._stream = stream or sys.stderr
-        self._quiet = quiet
-        self._log = log
-        self._live = _is_terminal(self._stream)
-        self._last = ""
-        self._held: list[str] = []
-        self._clock = clock
-        self._patient_until = clock() + (0 if log else BRIEF)
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Show one event of the daemon."""
-        if self._quiet:
-            return
-        if self._log:
-            self._show_log(event.get("lines") or ())
-        text = escape(event.get("step") or event.get("state") or "")
-        if not text or event.get("state") in _ENDS:
-            return
-        if self._live:
-            self._rewrite(text + _share(event))
-        else:
-            self._list(text)
-
-    def clear(self) -> None:
-        """Take the live line away."""
-        if self._live and self._last:
-            self._last = ""
-            _write(self._stream, "\r\x1b[K")
-
-    def _rewrite(self, text: str) -> None:
-        self._last = _cut(text, (terminal_columns(self._stream) or 80) - 1)
-        _write(self._stream, f"\r{self._last}\x1b[K")
-
-    def _list(self, text: str) -> None:
-        if text != self._last:
-            self._last = text
-            self._held.append(text)
-        if self._clock() >= self._patient_until:
-            for held in self._held:
-                _say(self._stream, held)
-            self._held.clear()
-
-    def _show_log(self, lines: Iterable[object]) -> None:
-        for text in lines:
-            self.clear()
-            _say(self._stream, f"  {escape(text)}")
+def duration(seconds: int) -> str:
+    """Seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds} s"
+    return (
+        f"{seconds // 60}:{seconds % 60:02} min" if seconds < 3600 else f"{seconds // 3600}:{seconds % 3600 // 60:02} h"
+    )
 
 
 def coloured(stream: TextIO) -> bool:
     """Whether colour goes to `stream`: only to a terminal, and never where NO_COLOR is set."""
-    return _is_terminal(stream) and not os.environ.get("NO_COLOR")
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def terminal_columns(stream: TextIO) -> int | None:
@@ -246,7 +201,8 @@ def _diff_lines(text: str) -> Iterator[str]:
         yield _painted(shown) if colour else shown
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
+    """Whether lines can be rewritten there."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -271,7 +227,7 @@ def _columns(character: str) -> int:
     return 2 if east_asian_width(character) in "WF" else 1
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     """`text` in at most `width` columns, never in the middle of a character and its marks."""
     if _width(text) <= width:
         return text
@@ -284,7 +240,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def _padded(text: str, width: int) -> str:
-    shown = _cut(text, width)
+    shown = cut(text, width)
     return shown + " " * (width - _width(shown))
 
 
@@ -305,16 +261,18 @@ def _painted(text: str) -> str:
     return f"{colour}{text}{_RESET}" if colour else text
 
 
-def _share(event: Mapping[str, Any]) -> str:
+def share(event: Mapping[str, Any]) -> str:
+    """How much of it is done, where that is known, to stand behind a text."""
     percent = event.get("percent")
     return f" {percent:.0f} %" if isinstance(percent, int | float) else ""
 
 
-def _say(stream: TextIO, text: str) -> None:
-    _write(stream, text + "\n")
+def say(stream: TextIO, text: str) -> None:
+    """Write a line beside the answer."""
+    write(stream, text + "\n")
 
 
-def _write(stream: TextIO, text: str) -> None:
+def write(stream: TextIO, text: str) -> None:
     """Write beside the answer; that nobody reads it is no reason to stop."""
     try:
         stream.write(text)

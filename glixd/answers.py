@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from glixd import api, policy
 from glixd.api import Caller
+from glixd.backends.logs import page_of
 from glixd.errors import Failed, NotAllowed, Refused
 from glixd.parts import Parts
 from glixd.protocol import COMMIT, VERSION, ErrorCode, State
@@ -164,6 +166,20 @@ class Answers:
             return ticket.record()
         return await self._find(asked.transaction)
 
+    async def log(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Show a part of the log of a transaction."""
+        record = await self._allowed(row, caller, asked.transaction)
+        ended = State(record.state).final
+        return await self._readers.run(partial(page_of, self._parts.logs, record, asked, ended=ended))
+
+    async def generations(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """List the generations of a host."""
+        return await self._read(caller, self._parts.generations.list, asked)
+
+    async def diff_generations(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Compare two generations."""
+        return await self._read(caller, self._parts.generations.difference, asked)
+
     async def search(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Find packages; where there is no index yet, it is built now and the answer does not wait for it."""
         found = await self._read(caller, self._parts.searcher.search, asked)
@@ -194,7 +210,14 @@ class Answers:
         """Stop a transaction before its commit point; raises Conflict when it is too late."""
         await self._allowed(row, caller, asked.transaction)
         ticket = self._parts.queue.get(asked.transaction)
-        if ticket is None or not ticket.cancellation.request():
+        if ticket and not ticket.cancellation.request() and ticket.state is State.ACTIVATING:
+            raise Refused(
+                f"Transaction {asked.transaction} can't be stopped: the machine is being switched, and half a switch is "
+                "worse than either system.",
+                hint="Wait for its end, then go back with: glixctl rollback",
+                details={"transaction": asked.transaction, "state": State.ACTIVATING},
+            )
+        if ticket is None or not ticket.cancellation.requested:
             raise Refused(
                 f"Transaction {asked.transaction} can't be stopped any more: it has passed its commit point or ended.",
                 hint="Undo what it did with another change.",
@@ -223,6 +246,9 @@ _ANSWERS: Final[Mapping[str, Method]] = {
     "Unwatch": Answers.unwatch,
     "Wait": Answers.wait,
     "Cancel": Answers.cancel,
+    "TransactionLog": Answers.log,
+    "ListGenerations": Answers.generations,
+    "DiffGenerations": Answers.diff_generations,
     "Search": Answers.search,
     "RefreshIndex": Answers.refresh_index,
     "ListRegistries": Answers.registries,

@@ -18,12 +18,15 @@ from typing import Final
 import structlog
 from systemd import daemon as systemd
 
+from glixd.backends.activator import ActivatorDoor
 from glixd.backends.bus import Bus, BusError
 from glixd.backends.evaluator import OwnEvaluator
 from glixd.backends.index import Indexes
+from glixd.backends.logs import Logs
 from glixd.backends.nix import Nix
 from glixd.backends.packs import Packs
 from glixd.backends.process import Processes
+from glixd.backends.profile import Profile
 from glixd.backends.registry import Registries
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
@@ -47,6 +50,10 @@ from glixd.protocol import BUS_NAME, VERSION, ErrorCode
 from glixd.queries import Queries
 from glixd.queue import Queue
 from glixd.rates import Rates
+from glixd.rebuilding.activation import Activation
+from glixd.rebuilding.listing import Generations
+from glixd.rebuilding.rebuilder import Rebuilder
+from glixd.rebuilding.systems import Systems
 from glixd.requests.preparer import Preparer
 from glixd.requests.tools import Tools
 from glixd.resolvers.asking import Facts
@@ -127,7 +134,26 @@ class Daemon:
             delay=settings.index_delay,
         )
         facts = Facts(nix, database, indexes, registries)
-        preparer = Preparer(Tools(repository, nix, facts, locker, settings.host), owner_adopts=owner_adopts)
+        store = Store(processes)
+        profile = Profile(
+            settings.system_profile or _nix_state(self._environment) / "profiles" / "system", settings.system_root
+        )
+        systems = Systems(store, profile)
+        generations = Generations(repository, profile, systems, machine=settings.host)
+        activator = ActivatorDoor(settings.activator, settings.activations) if settings.activator else None
+        activation = Activation(activator, profile)
+        tools = Tools(
+            repository,
+            nix,
+            facts,
+            locker,
+            generations,
+            profile,
+            settings.host,
+            switches=activation.possible,
+            rollback_on_failure=settings.rollback_on_failure,
+        )
+        preparer = Preparer(tools, owner_adopts=owner_adopts)
         parts = Parts(
             repository=repository,
             queries=Queries(repository, health, preparer, facts, mode=settings.mode, default_host=settings.host),
@@ -150,12 +176,17 @@ class Daemon:
                 repository, locker, machine=settings.host, default_system=nix.system(), owner_adopts=owner_adopts
             ),
             collector=Collector(
-                Store(processes),
+                store,
                 repository,
                 machine=settings.host,
                 folders=profile_folders(self._environment) if settings.mode is Mode.USER else (),
-                system_profile=_nix_state(self._environment) / "profiles" / "system",
+                system_profile=profile.link,
             ),
+            rebuilder=Rebuilder(repository, nix, systems, profile, activation, machine=settings.host),
+            activation=activation,
+            generations=generations,
+            profile=profile,
+            logs=Logs(settings.state / "logs"),
             locker=locker,
             queue=Queue(pending=settings.pending, pending_per_uid=settings.pending_per_uid),
             health=health,
@@ -179,6 +210,7 @@ class Daemon:
             default_host=settings.host,
             branch=settings.branch or "main",
             evaluate=settings.evaluate,
+            rollback_on_failure=settings.rollback_on_failure,
         )
         return Engine(parts), parts
 

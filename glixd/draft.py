@@ -35,6 +35,8 @@ class Job:
     cancellation: Cancellation = field(default_factory=Cancellation)
     step: Callable[[str], None] = lambda _title: None
     committed: Callable[[str], None] = lambda _commit: None
+    point: Callable[[str], None] | None = None
+    """Called with the commit right before its commit point: what it raises is why there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Callable
-from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -14,14 +12,14 @@ import structlog
 from glixd import api, policy
 from glixd.answers import Answers
 from glixd.api import Caller, Kind
-from glixd.draft import Job
 from glixd.errors import Cancelled, GlixError
-from glixd.garbage import Errand
-from glixd.initialise import make_repository
-from glixd.model.change import Collect, Init, Request
+from glixd.herald import Herald
+from glixd.lanes import Lanes
 from glixd.parts import Parts
-from glixd.protocol import ErrorCode, State, json_code
+from glixd.protocol import State
 from glixd.queue import Ticket, now
+from glixd.rebuilding.activation import Abandoned
+from glixd.recovery import Recovery
 from glixd.requests.values import Prepared, to_authorise
 from glixd.threads import Threads
 from glixd.transaction import Result
@@ -31,8 +29,6 @@ log = structlog.get_logger()
 
 VISIBLE: Final = 100
 """Ended transactions that stay visible as objects on the bus."""
-SEARCHED: Final = 1000
-"""Commits among which recovery looks for that of a transaction."""
 
 
 class Engine:
@@ -40,11 +36,11 @@ class Engine:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._aside = Threads(1, "garbage")
-        self._collecting = asyncio.Lock()
+        self._herald = Herald(parts.watchers, parts.logs)
         self._readers = Threads(4, "reader")
         self._records = Threads(1, "record")
         self._preparers = Threads(4, "preparer")
+        self._lanes = Lanes(parts, self._herald, self._records, self._committed)
         self._answers = Answers(parts, self._readers)
         self._lookup_threads = Threads(2, "lookup")
         self._lookups = Answers(parts, self._lookup_threads)
@@ -102,13 +98,14 @@ class Engine:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=patience)
         for ticket in self._parts.queue.tickets:
-            ticket.cancellation.request()
+            if not ticket.cancellation.request() and ticket.state is State.ACTIVATING:
+                ticket.cancellation.abandon()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
         await asyncio.gather(self._parts.health.close(), self._parts.indexer.close(), self._parts.housekeeper.close())
         for threads in (self._preparers, self._lookup_threads, self._records, self._readers):
             threads.close()
-        self._aside.close()
+        self._lanes.close()
         self._parts.queue.shut_down()
 
     def begin(self) -> None:
@@ -118,9 +115,11 @@ class Engine:
 
     def recover(self) -> None:
         """Say how the transactions ended that an earlier daemon left in the middle; before the first request."""
+        recovery = Recovery(self._parts)
         for record in self._parts.database.unfinished():
-            self._parts.database.save(self._settled(record))
+            self._parts.database.save(recovery.settled(record))
         self._parts.database.prune(datetime.datetime.now(datetime.UTC))
+        self._parts.logs.prune()
 
     # -- mutations -----------------------------------------------------------------------------------------------
 
@@ -148,18 +147,21 @@ class Engine:
             await self._records.run(self._parts.database.save, ticket.record())
             prepared = await self._prepare(ticket)
             await self._authorise(ticket, prepared)
-            self._set_state(ticket, State.QUEUED)
-            result = await self._run_in_turn(ticket, prepared)
+            self._herald.state(ticket, State.QUEUED)
+            result = await self._lanes.run(ticket, prepared)
             ticket.outcome, ticket.warnings = result.outcome, result.warnings
             end = State.SUCCEEDED
+        except Abandoned:
+            logger.info("left to the next daemon", state=ticket.state.value)
+            return
         except Cancelled as error:
-            ticket.error, end, result = error, State.CANCELLED, None
+            ticket.error, end = error, State.CANCELLED
         except GlixError as error:
-            ticket.error, end, result = error, State.FAILED, None
+            ticket.error, end = error, State.FAILED
         except Exception:
             logger.exception("a transaction met a defect")
-            ticket.error, end, result = _internal(ticket), State.FAILED, None
-        await self._finish(ticket, end, result)
+            ticket.error, end = _internal(ticket), State.FAILED
+        await self._finish(ticket, end)
         logger.info(
             "transaction done",
             result=ticket.state.value,
@@ -168,26 +170,8 @@ class Engine:
             reason=ticket.error.message if ticket.error else None,
         )
 
-    async def _run_in_turn(self, ticket: Ticket, prepared: Prepared) -> Result:
-        """Do the work when it is its turn; what changes no file of the repository has a line of its own."""
-        loop = asyncio.get_running_loop()
-
-        def step(title: str) -> None:
-            loop.call_soon_threadsafe(self._tell, ticket, title)
-
-        started = partial(self._set_state, ticket, State.RUNNING)
-        if isinstance(prepared.request, Collect):
-            errand = Errand(prepared.request, ticket.parameters.dry_run, ticket.cancellation, step)
-            async with self._collecting:
-                started()
-                return await self._aside.run(self._parts.collector.run, errand)
-        with self._parts.health.giving_way():
-            return await self._parts.queue.run(
-                ticket, partial(self._run, ticket, prepared, prepared.request, step), started
-            )
-
     async def _prepare(self, ticket: Ticket) -> Prepared:
-        self._tell(ticket, "looking things up")
+        self._herald.step(ticket, "looking things up")
         with self._parts.health.giving_way():
             prepared = await self._preparers.run(
                 self._parts.preparer.prepare, ticket.row, ticket.parameters, ticket.caller, ticket.cancellation
@@ -197,7 +181,7 @@ class Engine:
 
     async def _authorise(self, ticket: Ticket, prepared: Prepared) -> None:
         ticket.cancellation.check()
-        self._set_state(ticket, State.WAITING_FOR_AUTHORISATION)
+        self._herald.state(ticket, State.WAITING_FOR_AUTHORISATION)
         asked = to_authorise(
             ticket.row, prepared, ticket.id, skips_evaluation=self._parts.evaluate and not ticket.parameters.evaluate
         )
@@ -205,37 +189,16 @@ class Engine:
             ticket.caller, policy.all_checks(asked, ticket.caller), interactive=ticket.parameters.interactive
         )
 
-    def _run(self, ticket: Ticket, prepared: Prepared, request: Request, step: Callable[[str], None]) -> Result:
-        """The work itself, on the worker thread; what it reports crosses back to the event loop."""
-
-        def committed(commit: str) -> None:
-            ticket.commit = commit
-
+    def _committed(self, ticket: Ticket, result: Result) -> None:
+        """A change is committed, whatever becomes of it afterwards."""
         parts = self._parts
-        job = Job(
-            id=ticket.id,
-            request=request,
-            digest=prepared.digest,
-            caller=ticket.caller,
-            branch=parts.branch,
-            dry_run=ticket.parameters.dry_run,
-            reason=ticket.parameters.reason,
-            cancellation=ticket.cancellation,
-            step=step,
-            committed=committed,
-        )
-        if isinstance(request, Init) and not parts.repository.exists:
-            return make_repository(
-                parts.repository.root,
-                request,
-                job,
-                parts.locker,
-                parts.transactor.machine,
-                parts.build_repository,
-            )
-        return parts.transactor.run(job)
+        parts.indexer.consider()
+        for host in result.hosts:
+            parts.watchers.changed(host)
+        if result.commit and parts.evaluate and ticket.parameters.evaluate:
+            parts.health.evaluate(result.hosts, result.commit)
 
-    async def _finish(self, ticket: Ticket, end: State, result: Result | None) -> None:
+    async def _finish(self, ticket: Ticket, end: State) -> None:
         """Record the end before anybody hears of it."""
         parts = self._parts
         ticket.finished = now()
@@ -246,51 +209,9 @@ class Engine:
         except Exception:
             log.exception("the end of a transaction could not be recorded", transaction=ticket.id)
         parts.queue.leave(ticket)
-        self._set_state(ticket, end)
+        self._herald.state(ticket, end)
         ticket.ended.set()
         parts.housekeeper.consider()
-        if result and result.commit:
-            parts.indexer.consider()
-            for host in result.hosts:
-                parts.watchers.changed(host)
-            if parts.evaluate and ticket.parameters.evaluate:
-                parts.health.evaluate(result.hosts, result.commit)
-
-    def _set_state(self, ticket: Ticket, state: State) -> None:
-        ticket.state = state
-        self._parts.watchers.progress(api.ProgressEvent(transaction=ticket.id, state=state, step=ticket.step))
-        self._parts.watchers.state_changed(ticket.id, state)
-
-    def _tell(self, ticket: Ticket, title: str) -> None:
-        if ticket.state.final:
-            return
-        ticket.step = title
-        ticket.log.append(title)
-        self._parts.watchers.progress(
-            api.ProgressEvent(transaction=ticket.id, state=ticket.state, step=title, lines=(title,))
-        )
-
-    def _settled(self, record: api.Transaction) -> api.Transaction:
-        """How a transaction ended whose daemon did not live to say so: by whether its commit is there."""
-        commit = self._commit_of(record.id)
-        if commit:
-            return record.model_copy(
-                update={"state": State.SUCCEEDED, "commit": commit, "finished": now(), "step": None}
-            )
-        error = api.ErrorInfo(
-            code=json_code(ErrorCode.INTERRUPTED),
-            name=ErrorCode.INTERRUPTED,
-            message="The daemon ended in the middle of this transaction; nothing was changed.",
-            hint="Do it again.",
-        )
-        return record.model_copy(update={"state": State.FAILED, "error": error, "finished": now(), "step": None})
-
-    def _commit_of(self, transaction: str) -> str | None:
-        try:
-            entries = self._parts.repository.git.log(self._parts.repository.snapshot().commit, limit=SEARCHED)
-        except GlixError:
-            return None
-        return next((entry.oid for entry in entries if entry.trailers.get("Glix-Transaction") == transaction), None)
 
 
 def _internal(ticket: Ticket) -> GlixError:

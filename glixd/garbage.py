@@ -22,14 +22,12 @@ from glixd.backends.repository import Repository
 from glixd.backends.store import Store, generation_link
 from glixd.errors import Cancelled
 from glixd.model.change import Collect
-from glixd.model.generations import Generation, expendable
+from glixd.model.generations import TAGS, Generation, expendable
 from glixd.transaction import Result
 
 log = structlog.get_logger()
 
 ROOTS_LIMIT: Final = 1000
-TAGS: Final = "refs/tags/glix/gen"
-"""Below it a tag for each generation of a host: <host>/<number>."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from glixd.backends.logs import Logs
+from glixd.backends.profile import Profile
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
 from glixd.doctor import Doctor
@@ -19,6 +21,9 @@ from glixd.policy import Authority
 from glixd.queries import Queries
 from glixd.queue import Queue
 from glixd.rates import Rates
+from glixd.rebuilding.activation import Activation
+from glixd.rebuilding.listing import Generations
+from glixd.rebuilding.rebuilder import Rebuilder
 from glixd.requests.preparer import Preparer
 from glixd.search import Searcher
 from glixd.transaction import Transactor
@@ -35,6 +40,11 @@ class Parts:
     preparer: Preparer
     transactor: Transactor
     collector: Collector
+    rebuilder: Rebuilder
+    activation: Activation
+    generations: Generations
+    profile: Profile
+    logs: Logs
     locker: Locker
     queue: Queue
     health: HealthKeeper
@@ -50,3 +60,4 @@ class Parts:
     default_host: str
     branch: str
     evaluate: bool
+    rollback_on_failure: bool

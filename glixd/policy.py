@@ -169,6 +169,11 @@ def _garbage(request: Request, _caller: Caller) -> list[Check]:
     return [_check("garbage-collect", generations=rule, host=request.host, digest=request.digest)]
 
 
+def _build(request: Request, _caller: Caller) -> list[Check]:
+    """Building what is committed changes nothing; who puts it into effect asks for that."""
+    return _common(request)
+
+
 def _common(request: Request) -> list[Check]:
     return [_check("evaluation-skip", host=request.host, digest=request.digest)] if request.skips_evaluation else []
 
@@ -228,4 +233,6 @@ _RULES: Final[Mapping[Policy, Callable[[Request, Caller], list[Check]]]] = {
     Policy.REMOVE: _change("package-remove"),
     Policy.CONFIGURE: _change("package-configure"),
     Policy.GARBAGE: _garbage,
+    Policy.BUILD: _build,
+    Policy.ACTIVATE: _build,
 }

@@ -57,6 +57,9 @@ MAX_CHECKS_PER_UID: Final = 4
 PROGRESS_PER_SECOND: Final = 10
 MAX_OFFSET: Final = 10_000
 """How far a search can be paged."""
+MAX_GENERATION: Final = 999_999
+"""The highest number of a generation that can be named."""
+MAX_LOG_OFFSET: Final = 1 << 40
 PAGE_SIZE: Final = 1000
 """Entries of one page of a bulk answer, unless the caller asks for fewer."""
 
@@ -140,6 +143,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_HERE = "UnsupportedHere"
     INTERNAL = "Internal"
     UNKNOWN_INPUT = "UnknownInput"
+    UNKNOWN_GENERATION = "UnknownGeneration"
 
 
 class ErrorEntry:
@@ -208,6 +212,9 @@ ERRORS: Final[Mapping[ErrorCode, ErrorEntry]] = {
     ),
     ErrorCode.UNSUPPORTED_HERE: ErrorEntry(37, Exit.FAILED, "This machine or mode can't do that; says what can."),
     ErrorCode.UNKNOWN_INPUT: ErrorEntry(39, Exit.NOT_FOUND, "flake.lock has no such input; lists the closest ones."),
+    ErrorCode.UNKNOWN_GENERATION: ErrorEntry(
+        40, Exit.NOT_FOUND, "The host has no such generation; lists the known ones."
+    ),
     ErrorCode.INTERNAL: ErrorEntry(
         38, Exit.FAILED, "A defect of glixd; the journal has the rest under the transaction."
     ),

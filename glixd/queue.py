@@ -40,7 +40,10 @@ class Ticket:
         self.state = State.PREPARING
         self.host = parameters.host
         self.digest: str | None = None
+        self.action = action_of(parameters)
         self.commit: str | None = None
+        self.rebuilding: str | None = None
+        """The commit that is being built, or switched to."""
         self.step: str | None = None
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.warnings: tuple[str, ...] = ()
@@ -61,6 +64,8 @@ class Ticket:
             created=self.created,
             finished=self.finished,
             dry_run=self.parameters.dry_run,
+            action=self.action,
+            rebuilding=self.rebuilding,
             digest=self.digest,
             commit=self.commit,
             step=None if self.state.final else self.step,
@@ -144,6 +149,17 @@ class Queue:
         self._moment = max(self._moment + 1, time.time_ns() // 1_000_000)
         number = self._moment << 80 | secrets.randbits(80)
         return "".join(ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def action_of(parameters: api.MutationParameters) -> str | None:
+    """What becomes of the machine, where anything is asked for it."""
+    match parameters:
+        case api.RebuildParameters():
+            return parameters.action.value
+        case api.RollbackParameters() if parameters.to_generation is not None:
+            return (api.Action.BOOT if parameters.boot else api.Action.SWITCH).value
+        case _:
+            return api.Action.SWITCH.value if parameters.apply else None
 
 
 def now() -> str:

@@ -112,6 +112,17 @@ class Settings(BaseModel):
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/-]{0,99}$")] | None = Field(
         None, description="The branch that manifests are kept on; by default that of HEAD at first contact."
     )
+    activator: Place | None = Field(
+        None, description="The socket of the activator, which switches the machine; without one, nothing is switched."
+    )
+    activations: Place = Field(Path("/var/lib/glixd-activate"), description="Where the activator writes its results.")
+    system_profile: Place | None = Field(
+        None, description="The profile of the system; by default profiles/system where nix keeps its state."
+    )
+    system_root: Place = Field(Path("/"), description="The root of the machine, below which run/current-system is.")
+    rollback_on_failure: bool = Field(
+        False, description="Go back to the generation before where an activation fails, unless a caller says otherwise."
+    )
     evaluate: bool = Field(True, description="Evaluate the hosts that a change concerns.")
     idle_exit: float = Field(60.0, ge=0, description="Seconds without work after which the daemon ends; 0 means never.")
     pending: int = Field(MAX_PENDING, ge=1, description="Transactions under way, of all callers together.")

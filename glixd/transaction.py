@@ -32,6 +32,7 @@ from glixd.model.change import (
     RemoveHost,
     RenameHost,
     Request,
+    Restore,
     Rollback,
     manifest_path,
 )
@@ -39,7 +40,7 @@ from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
 from glixd.model.operations import plan, plan_host, plan_renamed_host, plan_without_host, regenerated
 from glixd.protocol import ErrorCode
-from glixd.undo import Undoer, Undone, plan_undone, undoable
+from glixd.undo import Undoer, Undone, plan_restored, plan_undone, restored, undoable
 
 ATTEMPTS: Final = 3
 """How often a change is computed anew because somebody committed meanwhile."""
@@ -85,6 +86,8 @@ class Transactor:
         job.step("computing the change")
         draft = self._draft(snapshot, job, held)
         if not draft.changed:
+            if job.point:
+                job.point(snapshot.commit)
             return Result(api.Outcome(summary=draft.plan.summary, changed=False))
         outcome = outcome_of(draft)
         if job.dry_run:
@@ -93,6 +96,8 @@ class Transactor:
         commit = self._repository.write(held, commit_of(job, draft, snapshot.commit, self.machine), job.cancellation)
         self._verify(commit, draft)
         hosts = self._concerned(snapshot, commit, draft)
+        if job.point:
+            job.point(commit)
         job.cancellation.seal()
         self._repository.commit_point(held, commit, snapshot.commit)
         warnings = self._publish(job, draft, held, snapshot.commit, commit)
@@ -153,7 +158,7 @@ class Transactor:
         renamed: dict[str, str] = {}
         if isinstance(request, RenameHost):
             self._refuse_taken(snapshot, request.to)
-        for host in () if isinstance(request, Rollback) else planned.gone:
+        for host in () if isinstance(request, Rollback | Restore) else planned.gone:
             entries = snapshot.below(f"hosts/{host}")
             _refuse_unmovable(entries)
             self._refuse_edited(snapshot, entries)
@@ -176,6 +181,8 @@ class Transactor:
     def _undone(
         self, snapshot: Snapshot, base: Base, adopted: Mapping[str, bytes | None], request: Request
     ) -> Undone | None:
+        if isinstance(request, Restore):
+            return restored(self._repository.at(request.commit), request)
         if not isinstance(request, Rollback):
             return None
         entries = {entry.oid: entry for entry in undoable(snapshot.git, snapshot.commit)}
@@ -189,6 +196,8 @@ class Transactor:
         match request:
             case Rollback():
                 return plan_undone(base, request, undone or Undone())
+            case Restore():
+                return plan_restored(base, request, undone or Undone())
             case RemoveHost():
                 return plan_without_host(base, request)
             case RenameHost():

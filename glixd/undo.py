@@ -22,7 +22,7 @@ from glixd.backends.git import REGULAR, Entry, Git, LogEntry
 from glixd.backends.repository import FLAKE, LOCK, Snapshot
 from glixd.errors import NotFound, Refused
 from glixd.model import document
-from glixd.model.change import SETTINGS, Base, Plan, Rollback
+from glixd.model.change import SETTINGS, Base, Plan, Restore, Rollback, manifest_path
 from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import stepped_back
 from glixd.model.manifest import SETTING_KEYS, Manifest, Package, Settings
@@ -34,6 +34,7 @@ SEARCHED: Final = 10_000
 """How far back a rollback looks, in commits."""
 TRANSACTION: Final = "Glix-Transaction"
 UNDOES: Final = "Glix-Undoes"
+RESTORES: Final = "Glix-Restores"
 ADOPTED: Final = "Glix-Adopted"
 CHANGE: Final = "Glix-Change"
 REVERTS: Final = re.compile(r"^This reverts commit ([0-9a-f]{40,64})", re.MULTILINE)
@@ -114,6 +115,30 @@ def plan_undone(base: Base, request: Rollback, undone: Undone) -> Plan:
         gone=frozenset(undone.gone & set(base.manifests)),
         trailers=tuple(f"{UNDOES}: {oid}" for oid in request.commits),
     )
+
+
+def restored(then: Snapshot, request: Restore) -> Undone:
+    """The manifest of a host and the lock as they were at a commit; everything else stays."""
+    path = manifest_path(request.host)
+    manifest = then.manifest(request.host)
+    return Undone(files={path: then.data(path)}, lock=then.text(LOCK), manifests={request.host: manifest})
+
+
+def plan_restored(base: Base, request: Restore, undone: Undone) -> Plan:
+    """How the way back to a generation is told; nothing where its manifest and its lock are what is there."""
+    path = manifest_path(request.host)
+    then = undone.files[path]
+    trailers = (f"{RESTORES}: {request.generation} {request.commit}", *(f"{UNDOES}: {oid}" for oid in request.undoes))
+    if then is not None and then.decode() == base.texts[request.host] and undone.lock == base.lock:
+        return Plan("rollback", request.host, manifests=undone.manifests)
+    change = api.Change(
+        action="restored",
+        host=request.host,
+        name=f"generation {request.generation}",
+        flake=request.commit[:7],
+        scope=SETTINGS,
+    )
+    return Plan("rollback", request.host, (change,), manifests=undone.manifests, regenerates=True, trailers=trailers)
 
 
 class Undoer:

@@ -51,6 +51,7 @@ TASKS = {
         "Install and remove packages",
         ("add", "remove", "enable", "disable", "set", "move", "update", "apply", "search", "import", "resolve"),
     ),
+    "switch": ("Switch the machine, and go back", ("rebuild", "system", "generations")),
     "undo": ("See what was changed, undo it, and stop a change", ("history", "diff", "rollback", "transaction")),
     "look": ("Look at what is there", ("list", "show", "info", "inputs")),
     "machines": ("Set machines up", ("init", "host", "adopt", "regen", "registry", "gc")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from glixctl import output
 from glixctl.errors import ClientError
+from glixctl.progress import Progress
 from glixd.protocol import PAGE_SIZE, ErrorCode, Exit, State
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from glixctl.client import Client
+
+COMMIT_DIGITS = 7
+"""Digits from which on a number is a commit and no generation."""
 
 
 def host_flag(parser: ArgumentParser) -> None:
@@ -32,6 +36,7 @@ def mutation_flags_without_host(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the diff and change nothing")
     parser.add_argument("--no-evaluate", action="store_true", help="do not evaluate the host with the change")
     parser.add_argument("--reason", metavar="TEXT", help="why, in one line; part of the commit message")
+    parser.add_argument("--apply", action="store_true", help="build it and switch the machine to it afterwards")
 
 
 def names_argument(parser: ArgumentParser) -> None:
@@ -60,6 +65,12 @@ def count(text: str) -> int:
     return number
 
 
+def generation(text: str | None) -> int | None:
+    """The number of a generation; a commit has more digits than any of them."""
+    short = text is not None and text.isascii() and text.isdecimal() and len(text) < COMMIT_DIGITS
+    return int(text) if short and text is not None else None
+
+
 def given(**parameters: object) -> dict[str, object]:
     """The parameters that were said; what was left out is the daemon's to decide."""
     return {name: value for name, value in parameters.items() if value is not None and value is not False}
@@ -67,12 +78,22 @@ def given(**parameters: object) -> dict[str, object]:
 
 def mutate(options: Namespace, client: Client, method: str, parameters: Mapping[str, object]) -> int:
     """Run a mutation with its own parameters and those of every mutation, and tell how it ended."""
-    common = given(host=getattr(options, "host", None), dry_run=options.dry_run, reason=options.reason)
+    common = given(
+        host=getattr(options, "host", None),
+        dry_run=options.dry_run,
+        reason=options.reason,
+        apply=getattr(options, "apply", None),
+    )
     if options.no_evaluate:
         common["evaluate"] = False
-    progress = output.Progress(quiet=options.quiet)
+    return carry(options, client, method, {**parameters, **common})
+
+
+def carry(options: Namespace, client: Client, method: str, parameters: Mapping[str, object]) -> int:
+    """Run a mutation, show how far it is, and tell how it ended."""
+    progress = Progress(quiet=options.quiet, documents=options.json)
     try:
-        transaction = client.run(method, {**parameters, **common, "interactive": True}, progress)
+        transaction = client.run(method, {**parameters, "interactive": True}, progress)
     finally:
         progress.clear()
     return report(options, transaction)
@@ -89,6 +110,12 @@ def report(options: Namespace, transaction: Mapping[str, Any]) -> int:
     outcome = transaction.get("outcome") or {}
     if not options.json:
         _report_success(options, transaction, outcome)
+    if rebuild := outcome.get("rebuild"):
+        from glixctl import rebuilt  # most changes switch nothing
+
+        if not options.json and not options.quiet:
+            rebuilt.print_report(rebuild)
+        return rebuilt.exit_code(rebuild)
     return Exit.DONE if outcome.get("changed", True) else Exit.NOTHING_TO_DO
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from glixctl import output
 from glixctl.commands._common import given, mutate, mutation_flags
+from glixctl.progress import Progress
 from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -70,7 +71,7 @@ def run(options: Namespace, client: Client) -> int:
 
 def _wanted(options: Namespace, client: Client) -> bool:
     """Whether everything is trusted, or the person wants it nevertheless."""
-    progress = output.Progress(quiet=options.quiet)
+    progress = Progress(quiet=options.quiet)
     progress({"step": "looking things up"})
     try:
         answer = client.call("Resolve", {"refs": options.refs, **given(host=options.host)})

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from glixctl import output
-from glixctl.commands._common import given, host_flag
+from glixctl.commands import generations
+from glixctl.commands._common import generation, given, host_flag
 from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -19,11 +20,13 @@ SUMMARY = "compare the work tree with a commit, or two commits"
 ABOUT = (
     "Without a commit, it shows what was edited by hand since the last one, in every file that git tracks.",
     "With one, it shows what differs from it now; with two, what differs between them.",
+    "Numbers are generations of the machine: then it shows packages, versions and sizes.",
     "On a terminal the answer goes through $PAGER, if that is set.",
 )
 EXAMPLES = (
     ("diff", "what was edited by hand and is in no commit yet"),
     ("diff 1a2b3c4", "everything that changed since a commit"),
+    ("diff 11 12", "which packages differ between two generations"),
     ("diff 1a2b3c4 5d6e7f8 --host pi", "what two commits differ in on one host"),
 )
 ANSWER = "Difference"
@@ -31,13 +34,16 @@ ANSWER = "Difference"
 
 def arguments(parser: ArgumentParser) -> None:
     """The two sides."""
-    parser.add_argument("before", nargs="?", metavar="COMMIT", help="the older side; by default the last commit")
-    parser.add_argument("commit", nargs="?", metavar="COMMIT", help="the newer side; by default the work tree")
+    parser.add_argument("before", nargs="?", metavar="COMMIT|GENERATION", help="the older side; else the last commit")
+    parser.add_argument("commit", nargs="?", metavar="COMMIT|GENERATION", help="the newer side; else the work tree")
     host_flag(parser)
 
 
 def run(options: Namespace, client: Client) -> int:
-    """Diff, page by page."""
+    """Diff, page by page; two numbers are generations."""
+    numbers = [generation(word) for word in (options.before, options.commit)]
+    if numbers[0] is not None and (options.commit is None or numbers[1] is not None):
+        return generations.difference(options, client, *numbers)
     parameters = given(before=options.before, commit=options.commit, host=options.host)
     answer = client.call("Diff", parameters)
     while following := answer.get("next"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from glixctl import output
 from glixctl.commands._common import count, given, report
+from glixctl.progress import Progress
 from glixd.protocol import State
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -47,7 +48,7 @@ def run(options: Namespace, client: Client) -> int:
         dry_run=options.dry_run,
         reason=options.reason,
     )
-    progress = output.Progress(quiet=options.quiet)
+    progress = Progress(quiet=options.quiet)
     try:
         transaction = client.run("CollectGarbage", {**parameters, "interactive": True}, progress)
     finally:

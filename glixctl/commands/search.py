@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from glixctl import output
 from glixctl.commands._common import count, given, host_flag
+from glixctl.progress import Progress
 from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -59,7 +60,7 @@ def run(options: Namespace, client: Client) -> int:
 
 
 def _refresh(options: Namespace, client: Client) -> None:
-    progress = output.Progress(quiet=options.quiet)
+    progress = Progress(quiet=options.quiet)
     progress({"step": "asking the registries and building the index"})
     try:
         client.call("RefreshRegistries", given(host=options.host))

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`glixctl transaction list|show|cancel|watch`: look at transactions, stop one, or wait for its end."""
+"""`glixctl transaction list|show|log|cancel|watch`: look at transactions, stop one, or wait for its end."""
 
 from __future__ import annotations
 
 from glixctl import output
 from glixctl.commands._common import count, given, report
-from glixd.protocol import Exit, State
+from glixctl.errors import ClientError
+from glixctl.progress import Progress
+from glixd.protocol import ErrorCode, Exit, State
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -74,6 +76,43 @@ class Show:
         return Exit.DONE
 
 
+class Log:
+    """`transaction log`."""
+
+    NAME = "log"
+    SUMMARY = "show all that was said while a transaction ran, such as the log of a build"
+    EXAMPLES = (
+        ("transaction log", "the log of the newest transaction that is yours"),
+        ("transaction log 01hzy7k3m5n8p0q2r4s6t8v0wx", "the log of one transaction"),
+    )
+    ANSWER = "LogPage"
+
+    @staticmethod
+    def arguments(parser: ArgumentParser) -> None:
+        """The transaction."""
+        parser.add_argument("transaction", nargs="?", metavar="ID", help="the id of the transaction; else the newest")
+
+    @staticmethod
+    def run(options: Namespace, client: Client) -> int:
+        """TransactionLog, page by page, as far as it goes now."""
+        identifier = options.transaction or _newest(client)
+        lines: list[str] = []
+        offset = 0
+        while True:
+            page = client.call("TransactionLog", {"transaction": identifier, "offset": offset})
+            if options.json:
+                lines += page["lines"]
+            else:
+                for text in page["lines"]:
+                    output.line(output.escape(text))
+            if page.get("next") is None or not page["lines"]:
+                break
+            offset = page["next"]
+        if options.json:
+            output.document({**page, "lines": lines})
+        return Exit.DONE
+
+
 class Cancel:
     """`transaction cancel`."""
 
@@ -114,7 +153,7 @@ class Watch:
     @staticmethod
     def run(options: Namespace, client: Client) -> int:
         """Watch and Wait."""
-        progress = output.Progress(quiet=options.quiet, log=True)
+        progress = Progress(quiet=options.quiet, log=True, documents=options.json)
         try:
             transaction = client.watch(options.transaction, progress)
         finally:
@@ -122,7 +161,15 @@ class Watch:
         return report(options, transaction)
 
 
-ACTIONS = (List, Show, Cancel, Watch)
+ACTIONS = (List, Show, Log, Cancel, Watch)
+
+
+def _newest(client: Client) -> str:
+    found = client.call("ListTransactions", {"limit": 1})["transactions"]
+    if not found:
+        error = {"name": ErrorCode.UNKNOWN_TRANSACTION, "message": "There is no transaction yet."}
+        raise ClientError.from_wire(error)
+    return str(found[0]["id"])
 
 
 def _id_argument(parser: ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -22,7 +23,7 @@ from glixd.api.grammar import (
     UserName,
     matching,
 )
-from glixd.protocol import MAX_REFERENCES, PAGE_SIZE
+from glixd.protocol import MAX_GENERATION, MAX_REFERENCES, PAGE_SIZE
 
 
 class MutationParameters(Parameters):
@@ -33,6 +34,7 @@ class MutationParameters(Parameters):
     evaluate: bool = Field(True, description="Evaluate the configuration of the host with the change.")
     interactive: bool = Field(False, description="Whether the caller may be asked for a password.")
     reason: Line | None = Field(None, description="Why, in one line; it becomes part of the commit message.")
+    apply: bool = Field(False, description="Build the committed configuration and switch the machine to it afterwards.")
 
 
 class InitParameters(MutationParameters):
@@ -147,11 +149,55 @@ class ApplyParameters(MutationParameters):
     )
 
 
+class Action(StrEnum):
+    """What becomes of a committed configuration."""
+
+    SWITCH = "switch"
+    BOOT = "boot"
+    TEST = "test"
+    BUILD = "build"
+    DRY_BUILD = "dry-build"
+    DRY_ACTIVATE = "dry-activate"
+
+    @property
+    def activates(self) -> bool:
+        """Whether the running machine, or what it boots next, becomes another one."""
+        return self in (Action.SWITCH, Action.BOOT, Action.TEST)
+
+    @property
+    def sets_profile(self) -> bool:
+        """Whether there is a new generation afterwards."""
+        return self in (Action.SWITCH, Action.BOOT)
+
+
+class RebuildParameters(MutationParameters):
+    """What to build, and what to do with it."""
+
+    action: Annotated[Action, Field(strict=False)] = Field(
+        Action.SWITCH,
+        description="switch: make it the running system; boot: from the next boot on; test: until the next boot; build: "
+        "only build it; dry-build: say what would be built; dry-activate: build it and say what would change.",
+    )
+    keep_going_without: bool = Field(
+        False, description="Where packages of the manifest break the evaluation, disable them in a commit and go on."
+    )
+    rollback_on_failure: bool | None = Field(
+        None, description="Go back to the generation before where the activation fails; by default as configured."
+    )
+
+
 class RollbackParameters(MutationParameters):
     """How far to go back."""
 
     steps: int | None = Field(None, ge=1, le=PAGE_SIZE, description="How many changes to undo; by default one.")
     to_commit: CommitName | None = Field(None, description="Undo every change after this commit.")
+    to_generation: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_GENERATION,
+        description="Go back to this generation of the host: its manifest, and the system as it was built then.",
+    )
+    boot: bool = Field(False, description="With to_generation: switch at the next boot and not now.")
 
 
 class CollectGarbageParameters(MutationParameters):

@@ -19,7 +19,7 @@ from glixd.api.grammar import (
     TransactionId,
     UserName,
 )
-from glixd.protocol import MAX_OFFSET, MAX_REFERENCES, PAGE_SIZE, State
+from glixd.protocol import MAX_GENERATION, MAX_LOG_OFFSET, MAX_OFFSET, MAX_REFERENCES, PAGE_SIZE, State
 
 
 class Nothing(Parameters):
@@ -158,6 +158,31 @@ class WaitParameters(TransactionParameters):
     """Which transaction to wait for, and how long."""
 
     timeout: float = Field(300.0, gt=0, le=86400, description="Seconds to wait for the end.")
+
+
+class LogParameters(TransactionParameters):
+    """Which part of the log of a transaction."""
+
+    offset: int = Field(0, ge=0, le=MAX_LOG_OFFSET, description="Go on here, as `next` of the answer before says.")
+    limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE, description="At most so many lines.")
+
+
+class GenerationsParameters(Parameters):
+    """Whose generations to list."""
+
+    host: HostName | None = Field(None, description="The host; by default the machine of the daemon.")
+    limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE, description="At most so many, the newest first.")
+    sizes: bool = Field(False, description="Say how large each is with all that it needs; this takes longer.")
+
+
+class DiffGenerationsParameters(Parameters):
+    """Which generations to compare."""
+
+    host: HostName | None = Field(None, description="The host; by default the machine of the daemon.")
+    older: int | None = Field(
+        None, ge=1, le=MAX_GENERATION, description="By default the generation before the newer one."
+    )
+    newer: int | None = Field(None, ge=1, le=MAX_GENERATION, description="By default the current generation.")
 
 
 class DoctorParameters(Parameters):

@@ -322,6 +322,102 @@ class Garbage(Value):
     roots: tuple[str, ...] = Field(description="What keeps the rest alive, as `link -> path`, at most 1000.")
 
 
+class PackageChange(Value):
+    """A package of which a system has other versions than another system."""
+
+    name: str
+    kind: str = Field(description="added, removed, upgraded, downgraded or changed.")
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+class SystemChange(Value):
+    """What differs between two systems that are built."""
+
+    packages: tuple[PackageChange, ...] = Field(description="At most 1000, by name.")
+    rebuilt: int = Field(description="Packages with the same version that are other builds of it.")
+    size_before: int = Field(description="Bytes, with all that it needs.")
+    size_after: int
+    reboot: tuple[str, ...] = Field((), description="What only a reboot makes effective: kernel, initrd, systemd.")
+
+
+class UnitChanges(Value):
+    """What an activation does to systemd units."""
+
+    stopped: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+    reloaded: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+class Rebuilt(Value):
+    """What a rebuild came to."""
+
+    action: str
+    host: str
+    commit: str = Field(description="What was built.")
+    activated: bool = Field(description="Whether the machine is another one now, or from the next boot on.")
+    path: str | None = Field(None, description="The system in the store; none where nothing was built.")
+    generation: int | None = Field(None, description="The generation that it became.")
+    previous: int | None = Field(None, description="The generation before.")
+    pending: tuple[str, ...] = Field(
+        (), description="Commits since the last switch, the newest first, as the short commit and its subject."
+    )
+    change: SystemChange | None = Field(None, description="What differs from the running system.")
+    units: UnitChanges | None = None
+    reboot_needed: bool = False
+    restored: int | None = Field(None, description="The generation that was put back after a failed activation.")
+    command: str | None = Field(None, description="What switches the machine, where this daemon may not.")
+    builds: tuple[str, ...] = Field(
+        (), description="Derivations that were built, or of dry-build would be; at most 1000."
+    )
+    fetches: tuple[str, ...] = Field((), description="Of dry-build: what would be fetched; at most 1000.")
+    disabled: tuple[str, ...] = Field((), description="Packages that were disabled because they broke the evaluation.")
+
+
+class Generation(Value):
+    """One generation of the system of a host."""
+
+    number: int
+    created: str
+    path: str | None = Field(None, description="The system in the store; none where only its tag is left.")
+    commit: str | None = Field(None, description="What it was built from; none where it was built by hand.")
+    subject: str | None = None
+    transaction: str | None = None
+    version: str | None = Field(None, description="The version of NixOS.")
+    kernel: str | None = None
+    current: bool = Field(False, description="Whether the profile names it.")
+    active: bool = Field(False, description="Whether it is the running system.")
+    booted: bool = Field(False, description="Whether the machine was booted with it.")
+    size: int | None = Field(None, description="Bytes, with all that it needs; only where sizes were asked for.")
+
+
+class Generations(Value):
+    """The generations of a host, the newest first."""
+
+    host: str
+    generations: tuple[Generation, ...]
+
+
+class GenerationDifference(Value):
+    """What differs between two generations."""
+
+    host: str
+    older: int
+    newer: int
+    commits: tuple[str, ...] = Field((), description="Commits from the one to the other, the newest first.")
+    change: SystemChange
+
+
+class LogPage(Value):
+    """A part of the log of a transaction."""
+
+    lines: tuple[str, ...]
+    next: int | None = Field(None, description="Pass as `offset` to go on.")
+    ended: bool = Field(description="Whether the transaction has ended, so that nothing more will come.")
+
+
 class Outcome(Value):
     """What a transaction did, or in a dry run would do."""
 
@@ -331,6 +427,7 @@ class Outcome(Value):
     lock: tuple[LockChange, ...] = ()
     diff: str | None = Field(None, description="Unified diff of every file.")
     garbage: Garbage | None = Field(None, description="Of CollectGarbage: what was deleted, and what keeps the rest.")
+    rebuild: Rebuilt | None = Field(None, description="What became of the machine, where that was asked for.")
 
 
 class ErrorInfo(Value):
@@ -355,6 +452,10 @@ class Transaction(Value):
     created: str
     finished: str | None = None
     dry_run: bool
+    action: str | None = Field(
+        None, description="What is rebuilt: switch, boot, test, build … after the commit, if any."
+    )
+    rebuilding: str | None = Field(None, description="The commit that is built, or switched to.")
     digest: str | None = Field(None, description="sha256 of the resolved request.")
     commit: str | None = Field(None, description="Set from the commit point on.")
     step: str | None = Field(None, description="What it does now.")
@@ -371,6 +472,15 @@ class Transactions(Value):
     transactions: tuple[Transaction, ...]
 
 
+class BuildingNow(Value):
+    """A derivation that is being built."""
+
+    name: str
+    phase: str | None = None
+    line: str | None = Field(None, description="The last line of its log.")
+    seconds: int = 0
+
+
 class ProgressEvent(Value):
     """What a watcher is told: at most ten a second, the last one always."""
 
@@ -379,5 +489,17 @@ class ProgressEvent(Value):
     step: str | None = None
     done: int | None = None
     expected: int | None = None
-    percent: float | None = None
+    percent: float | None = Field(None, description="Never falls; none while nobody can say.")
+    phase: str | None = Field(None, description="evaluating, fetching, building or activating.")
+    built: int | None = None
+    to_build: int | None = None
+    fetched: int | None = None
+    to_fetch: int | None = None
+    bytes_done: int | None = None
+    bytes_expected: int | None = None
+    current: tuple[BuildingNow, ...] | None = Field(
+        None, description="What is being built, the longest first; at most 8."
+    )
+    elapsed: int | None = Field(None, description="Seconds since the rebuild began.")
+    remaining: int | None = Field(None, description="A guess, in seconds.")
     lines: tuple[str, ...] = Field((), description="New lines of the log.")

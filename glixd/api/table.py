@@ -41,6 +41,10 @@ class Policy(StrEnum):
     REMOVE = "remove"
     CONFIGURE = "configure"
     GARBAGE = "garbage"
+    BUILD = "build"
+    """Building what is committed: open to every local caller, since it changes nothing."""
+    ACTIVATE = "activate"
+    """Putting a system into effect: who does it asks polkit, and glixd does not ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,27 @@ _ROWS: Final = (
         Policy.CANCEL,
         "Stop a transaction that has not reached its commit point.",
     ),
+    _query(
+        "TransactionLog",
+        queries.LogParameters,
+        results.LogPage,
+        Policy.READ_TRANSACTION,
+        "Show what was said while a transaction ran: the whole log of a build.",
+    ),
+    _query(
+        "ListGenerations",
+        queries.GenerationsParameters,
+        results.Generations,
+        Policy.READ,
+        "List the generations of the system of a host, with the commits that they were built from.",
+    ),
+    _query(
+        "DiffGenerations",
+        queries.DiffGenerationsParameters,
+        results.GenerationDifference,
+        Policy.READ,
+        "Compare two generations: packages, versions, sizes, and the need of a reboot.",
+    ),
     _query("Search", queries.SearchParameters, results.Matches, Policy.READ, "Find packages that could be added."),
     _query(
         "RefreshIndex",
@@ -198,6 +223,12 @@ _ROWS: Final = (
     _mutation("Adopt", mutations.AdoptParameters, Policy.ADOPT, "Commit what people edited in the work tree."),
     _mutation("Apply", mutations.ApplyParameters, Policy.CONFIGURE, "Make several changes as one, in one commit."),
     _mutation("Rollback", mutations.RollbackParameters, Policy.ROLLBACK, "Undo changes that were made through glixd."),
+    _mutation(
+        "Rebuild",
+        mutations.RebuildParameters,
+        Policy.ACTIVATE,
+        "Build what is committed for a host, and switch the machine to it.",
+    ),
     _mutation(
         "CollectGarbage",
         mutations.CollectGarbageParameters,

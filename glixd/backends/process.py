@@ -53,6 +53,8 @@ class Cancellation:
         self._requested = False
         self._sealed = False
         self._work: Stoppable | None = None
+        self.abandoned = False
+        self._when_sealed: Callable[[], None] | None = None
 
     @property
     def requested(self) -> bool:
@@ -79,7 +81,21 @@ class Cancellation:
         """Make the work unstoppable from here on; raises Cancelled when it already was stopped."""
         with self._guard:
             self.check()
-            self._sealed = True
+            first, self._sealed = not self._sealed, True
+        if first and self._when_sealed:
+            self._when_sealed()
+
+    def abandon(self) -> None:
+        """Let go of the work, sealed or not, which goes on elsewhere: nobody here waits for its end any more."""
+        with self._guard:
+            self.abandoned = True
+            work = self._work
+        if work is not None:
+            work.stop()
+
+    def when_sealed(self, call: Callable[[], None]) -> None:
+        """Call this, once, on the thread that seals the work."""
+        self._when_sealed = call
 
     def follow(self, work: Stoppable | None) -> None:
         """Stop this too when the work is stopped; None ends that."""

@@ -49,6 +49,21 @@ class Store:
             found.update(_lines(self._run("nix-store", "--query", "--requisites", *batch, cancellation=cancellation)))
         return found
 
+    def requisites(self, path: str) -> dict[str, int]:
+        """A path with all that it needs, each with its size as nix knows it; people wait for the answer."""
+        paths = _lines(self._query("--requisites", path))
+        sizes: list[int] = []
+        for batch in _batches(paths):
+            sizes += [int(size) for size in _lines(self._query("--size", *batch))]
+        return dict(zip(paths, sizes, strict=True))
+
+    def _query(self, *words: str) -> Completed:
+        done = self._processes.run(["nix-store", "--query", *words])
+        if done.status:
+            said = done.stderr.decode(errors="replace").strip().removeprefix("error: ")
+            raise Failed(f"nix-store can't look a path up: {said or f'it ended with {done.status}'}")
+        return done
+
     def sweep(self, cancellation: Cancellation) -> None:
         """Delete what nothing keeps alive."""
         self._run("nix-store", "--gc", cancellation=cancellation)

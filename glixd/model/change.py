@@ -183,9 +183,34 @@ class Collect:
     rule: Rule
 
 
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Build a commit for a host, and maybe switch the machine to it; it changes no file of the repository."""
+
+    host: str
+    commit: str
+    action: api.Action
+    keep_going_without: bool = False
+    rollback_on_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Go back to a generation: its manifest and its lock as one commit, and the system that was built then."""
+
+    host: str
+    generation: int
+    commit: str
+    """What it was built from."""
+    path: str
+    boot: bool
+    undoes: tuple[str, ...]
+    """The commits of glixd since then, the newest first."""
+
+
 Planned = Add | Remove | Switch | Change | Move | SetHost | Regenerate | Update | Adopt | Batch
 """Requests whose plan follows from the manifests alone."""
-Request = Planned | Init | RemoveHost | RenameHost | Rollback
+Request = Planned | Init | RemoveHost | RenameHost | Rollback | Restore
 
 
 # -- what is there, and what becomes of it -----------------------------------------------------------------------

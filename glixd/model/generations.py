@@ -1,10 +1,62 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The generations of a profile, and which of them a rule gives up: never the current one."""
+"""The generations of a profile: which of them a rule gives up, never the current one, and the tags that say what they are.
+
+A tag `glix/gen/<host>/<number>` names the commit that a generation was built from; its message says where in the store it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+
+TAGS: Final = "refs/tags/glix/gen"
+"""Below it a tag for each generation of a host: <host>/<number>."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What the tag of a generation says."""
+
+    host: str
+    number: int
+    commit: str
+    path: str
+    transaction: str
+    time: str
+    """When it was made, RFC 3339 in UTC."""
+
+    @property
+    def ref(self) -> str:
+        """The ref of the tag."""
+        return tag_of(self.host, self.number)
+
+    @property
+    def message(self) -> str:
+        """The message of the tag."""
+        facts = {_PATH: self.path, _TIME: self.time, _TRANSACTION: self.transaction}
+        trailers = "\n".join(f"{name}: {value}" for name, value in facts.items())
+        return f"Generation {self.number} of {self.host}\n\n{trailers}\n"
+
+    @classmethod
+    def parse(cls, host: str, number: int, tag: str) -> Built | None:
+        """What the object of a tag says; None where it says something else, such as a tag that people made."""
+        facts = dict(
+            line.split(" ", 1) for line in tag.splitlines() if line.startswith(("object ", "Glix-")) and " " in line
+        )
+        if not facts.keys() >= {"object", f"{_PATH}:", f"{_TIME}:", f"{_TRANSACTION}:"}:
+            return None
+        return cls(host, number, facts["object"], facts[f"{_PATH}:"], facts[f"{_TRANSACTION}:"], facts[f"{_TIME}:"])
+
+
+_PATH: Final = "Glix-Store-Path"
+_TIME: Final = "Glix-Time"
+_TRANSACTION: Final = "Glix-Transaction"
+
+
+def tag_of(host: str, number: int) -> str:
+    """The ref that names a generation."""
+    return f"{TAGS}/{host}/{number}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,11 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
-PREFIX: Final = b"@nix "
+PREFIX: Final = "@nix "
 SHOWN: Final = 8
 """Derivations that are told of at once."""
 LINE_LIMIT: Final = 400
@@ -150,12 +149,12 @@ class Tracker:
         self.errors: list[str] = []
         """What nix said went wrong, without colours."""
 
-    def feed(self, line: bytes, now: float) -> None:
+    def feed(self, line: str, now: float) -> None:
         """Take one line of the standard error of nix; what is no event is a line of the log."""
         if not line.startswith(PREFIX):
-            self._say(_text(line.decode(errors="replace")))
+            self._say(_text(line))
             return
-        if line.endswith(b'"type":105}') and self._quick(line):
+        if line.endswith('"type":105}') and self._quick(line):
             return
         try:
             event = json.loads(line[len(PREFIX) :])
@@ -163,11 +162,6 @@ class Tracker:
             return
         if isinstance(event, dict):
             self._take(event, now)
-
-    def feed_all(self, lines: Iterable[bytes], now: float) -> None:
-        """Take several lines."""
-        for line in lines:
-            self.feed(line, now)
 
     def lines(self) -> list[str]:
         """The lines of the log since they were last asked for."""
@@ -205,17 +199,17 @@ class Tracker:
 
     # -- events ----------------------------------------------------------------------------------------------------
 
-    def _quick(self, line: bytes) -> bool:
+    def _quick(self, line: str) -> bool:
         """Take `{"action":"result","fields":[done,expected,running,failed],"id":N,"type":105}`; False if it is no such."""
-        start, middle = line.find(b'"fields":['), line.find(b'],"id":')
+        start, middle = line.find('"fields":['), line.find('],"id":')
         if start < 0 or middle < 0:
             return False
         try:
-            activity = int(line[middle + 7 : -len(b',"type":105}')])
+            activity = int(line[middle + 7 : -len(',"type":105}')])
             kind = self._kinds.get(activity)
             count = self._counts.get(kind) if kind is not None else None  # type: ignore[call-overload]
             if count is not None:
-                done, expected, _, failed = line[start + 10 : middle].split(b",")
+                done, expected, _, failed = line[start + 10 : middle].split(",")
                 count.running[activity] = (int(done), int(expected), int(failed))
         except ValueError:
             return False

@@ -10,7 +10,7 @@ from glixd import api
 from glixd.api import Caller
 from glixd.backends.process import Cancellation
 from glixd.model.change import Resolved
-from glixd.requests import batch, hosts, inputs, repository
+from glixd.requests import batch, hosts, inputs, machine, repository
 from glixd.requests.batch import Maker
 from glixd.requests.revisions import with_locked, with_revisions
 from glixd.requests.tools import Tools
@@ -32,6 +32,8 @@ class Preparer:
         tools = self._tools
         if isinstance(parameters, api.CollectGarbageParameters):
             return repository.collect(tools, row, parameters)
+        if isinstance(parameters, api.RebuildParameters):
+            return machine.rebuild(tools, row, parameters, self._context(caller, cancellation))
         if isinstance(parameters, api.InitParameters):
             request, parts = hosts.init(tools, parameters, caller)
         else:

@@ -8,6 +8,7 @@ from glixd.errors import invalid
 from glixd.model.change import Adopt, Collect, Regenerate, Rollback
 from glixd.model.generations import Rule
 from glixd.policy import Target
+from glixd.requests import machine
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part, Prepared, digest_of
 from glixd.undo import chosen
@@ -21,7 +22,11 @@ def adopt(tools: Tools, row: api.Operation, asked: api.AdoptParameters, context:
 
 
 def rollback(tools: Tools, row: api.Operation, asked: api.RollbackParameters, context: Context) -> Made:
-    """Find the commits."""
+    """Find the commits, or the generation."""
+    if asked.to_generation is not None:
+        return machine.restore(tools, row, asked, context)
+    if asked.boot:
+        raise invalid("boot", "it says how to go back to a generation, and none is named", hint="Name one with --to.")
     if asked.steps is not None and asked.to_commit is not None:
         raise invalid("steps", "it can't be combined with to_commit")
     git, target = context.snapshot.git, None
@@ -43,6 +48,8 @@ def regenerate(tools: Tools, row: api.Operation, asked: api.RegenerateParameters
 
 def collect(tools: Tools, row: api.Operation, asked: api.CollectGarbageParameters) -> Prepared:
     """Check what is said against each other; no repository is needed."""
+    if asked.apply:
+        raise invalid("apply", "collecting garbage changes nothing that could be applied")
     if asked.host not in (None, tools.default_host):
         raise invalid("host", f"garbage is collected on the machine of the daemon, {tools.default_host}")
     if asked.delete_old and (asked.keep or asked.older_than):

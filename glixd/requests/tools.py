@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from glixd import api
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation
+from glixd.backends.profile import Profile
 from glixd.backends.repository import Repository, Snapshot, unknown_host
 from glixd.errors import Refused
 from glixd.locking import Locker
@@ -15,6 +16,7 @@ from glixd.model.change import ALL_HOSTS, Request
 from glixd.model.manifest import Manifest
 from glixd.model.operations import features
 from glixd.protocol import DEFAULT_CORE_URL, ErrorCode
+from glixd.rebuilding.listing import Generations
 from glixd.requests.values import Context
 from glixd.resolvers.asking import Asking, Facts
 
@@ -27,7 +29,12 @@ class Tools:
     nix: Nix
     facts: Facts
     locker: Locker
+    generations: Generations
+    profile: Profile
     default_host: str
+    switches: bool
+    """Whether this daemon may switch the machine, by an activator."""
+    rollback_on_failure: bool
 
     def host(self, asked: api.MutationParameters, context: Context) -> tuple[str, Manifest]:
         """The host that is meant, with its manifest; raises UnknownHost."""

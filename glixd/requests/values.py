@@ -13,7 +13,7 @@ from glixd import api, policy
 from glixd.api import Caller, Policy
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Snapshot
-from glixd.model.change import Base, Collect, Request
+from glixd.model.change import Base, Collect, Rebuild, Request
 from glixd.policy import Target
 
 
@@ -30,7 +30,7 @@ class Part:
 class Prepared:
     """A request that can be authorised and carried out as it is."""
 
-    request: Request | Collect
+    request: Request | Collect | Rebuild
     parts: tuple[Part, ...]
     digest: str
 
@@ -66,7 +66,7 @@ def to_authorise(
     ]
 
 
-def digest_of(operation: str, request: Request | Collect) -> str:
+def digest_of(operation: str, request: Request | Collect | Rebuild) -> str:
     """sha256 over the canonical JSON (RFC 8785) of a resolved request."""
     return hashlib.sha256(rfc8785.dumps({"operation": operation, "request": _plain(asdict(request))})).hexdigest()
 

@@ -99,6 +99,11 @@ async def world(folder: Path) -> AsyncIterator[World]:
         preparer=nowhere,
         transactor=nowhere,
         collector=nowhere,
+        rebuilder=nowhere,
+        activation=nowhere,
+        generations=nowhere,
+        profile=nowhere,
+        logs=nowhere,
         locker=nowhere,
         queue=queue,
         health=nowhere,
@@ -114,6 +119,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         default_host="laptop",
         branch="main",
         evaluate=False,
+        rollback_on_failure=False,
     )
     row = api.operation("Add")
     parameters = cast(api.MutationParameters, api.parse(row, {"refs": ["firefox"]}))

@@ -50,6 +50,7 @@ PUBLISHED = {
     ErrorCode.UNSUPPORTED_HERE: (-32037, 1),
     ErrorCode.INTERNAL: (-32038, 1),
     ErrorCode.UNKNOWN_INPUT: (-32039, 4),
+    ErrorCode.UNKNOWN_GENERATION: (-32040, 4),
 }
 """The JSON-RPC code and glixctl's exit code of every error, as scripts know them. Lines are added, never changed."""
 

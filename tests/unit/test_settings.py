@@ -35,6 +35,11 @@ LAYERS: list[tuple[str, object, object, object]] = [
     ("tidy_delay", 1.0, "2", 3.0),
     ("log", "debug", "warning", "error"),
     ("evaluate", False, "true", False),
+    ("activator", "/a.sock", "/b.sock", "/c.sock"),
+    ("activations", "/a", "/b", "/c"),
+    ("system_profile", "/a", "/b", "/c"),
+    ("system_root", "/a", "/b", "/c"),
+    ("rollback_on_failure", True, "false", True),
 ]
 """A setting with its value in the file, in the environment and as an argument."""
 

@@ -77,7 +77,7 @@ def test_words_mean_what_they_say(words: list[str], verb: str, expected: dict[st
         (["--host", "laptop", "transaction", "lst"], "There is no action of transaction lst.", "list"),
         (["--all-hosts", "show", "firefox"], "show takes no --all-hosts.", ""),
         (["help", "lst"], "There is no verb lst.", "list"),
-        (["transaction"], "list, show, cancel, watch", ""),
+        (["transaction"], "list, show, log, cancel, watch", ""),
         (["transaction", "shw", "x"], "There is no action of transaction shw.", "show"),
         (["transaction", "show"], "ID", "glixctl transaction show --help"),
     ],

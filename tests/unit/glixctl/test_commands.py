@@ -58,6 +58,19 @@ PACKAGES = [
         (["enable", "a"], "Enable", {"names": ["a"]}),
         (["disable", "a", "--dry-run"], "Disable", {"names": ["a"], "dry_run": True}),
         (["regen"], "Regenerate", {}),
+        (["remove", "a", "--apply"], "Remove", {"names": ["a"], "apply": True}),
+        (["rebuild"], "Rebuild", {"action": "switch"}),
+        (["rebuild", "dry-build", "--host=pi"], "Rebuild", {"action": "dry-build", "host": "pi"}),
+        (["system", "boot", "--dry-run"], "Rebuild", {"action": "boot", "dry_run": True}),
+        (
+            ["rebuild", "switch", "--keep-going-without", "--rollback-on-failure"],
+            "Rebuild",
+            {"action": "switch", "keep_going_without": True, "rollback_on_failure": True},
+        ),
+        (["rollback", "--to=12", "--boot"], "Rollback", {"to_generation": 12, "boot": True}),
+        (["rollback", "--to=1a2b"], "Rollback", {"to_commit": "1a2b"}),
+        (["rollback", "--to=1234567"], "Rollback", {"to_commit": "1234567"}),
+        (["system", "rollback", "--to=3"], "Rollback", {"to_generation": 3}),
         (["init"], "Init", {}),
         (
             [
@@ -123,6 +136,11 @@ def test_a_mutation_is_one_request_that_the_table_understands(
         ),
         (["transaction", "cancel", ID], "Cancel", {"transaction": ID}),
         (["transaction", "show", ID], "GetTransaction", {"transaction": ID}),
+        (["generations", "--limit=5"], "ListGenerations", {"limit": 5, "sizes": True}),
+        (["system", "list"], "ListGenerations", {"sizes": True}),
+        (["diff", "11", "12"], "DiffGenerations", {"older": 11, "newer": 12}),
+        (["diff", "1234567"], "Diff", {"before": "1234567"}),
+        (["system", "diff"], "DiffGenerations", {}),
         (["info"], "Info", {}),
         (["ping"], "Ping", {}),
         (["show", "firefox", "--host=pi"], "Show", {"name": "firefox", "host": "pi"}),
@@ -162,7 +180,8 @@ def test_every_example_of_the_help_asks_what_the_table_understands(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("sys.stdin", io.StringIO(changes))
     lists: dict[str, Any] = {"packages": [], "entries": [], "hosts": [], "inputs": [], "resolutions": [RESOLVED]}
-    lists |= {"checks": [], "version": "1", "commit": COMMIT}
+    lists |= {"checks": [], "version": "1", "commit": COMMIT, "lines": [], "transactions": [{"id": ID}]}
+    lists |= {"generations": [{"number": 2, "current": True}, {"number": 1}]}
     for method in api.OPERATIONS:
         daemon.play(method, {**lists, "transaction": ID, "id": ID, "state": "succeeded"})
     assert main([*shlex.split(example), *(() if "--json" in example else ("--json",))]) == 0

@@ -62,7 +62,7 @@ def test_the_first_word_is_a_verb_with_its_summary(complete: Completer) -> None:
 
 
 def test_the_word_behind_a_group_is_an_action(complete: Completer) -> None:
-    assert complete.words("transaction", "") == ["list", "show", "cancel", "watch"]
+    assert complete.words("transaction", "") == ["list", "show", "log", "cancel", "watch"]
     assert complete.words("--json", "transaction", "ca") == ["cancel"]
 
 

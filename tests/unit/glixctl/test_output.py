@@ -9,6 +9,7 @@ import pytest
 
 from glixctl import output
 from glixctl.errors import ClientError
+from glixctl.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -122,7 +123,7 @@ def test_progress_rewrites_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "20")
     terminal = Terminal()
-    progress = output.Progress(quiet=False, stream=terminal)
+    progress = Progress(quiet=False, stream=terminal)
     progress({"state": "running", "step": "locking", "percent": 40.4})
     progress({"state": "running", "step": "evaluating the host laptop"})
     progress.clear()
@@ -141,7 +142,7 @@ class Clock:
 
 def test_progress_in_a_pipe_says_nothing_of_a_transaction_that_is_over_at_once() -> None:
     pipe = io.StringIO()
-    progress = output.Progress(quiet=False, stream=pipe, clock=Clock())
+    progress = Progress(quiet=False, stream=pipe, clock=Clock())
     for event in ({"state": "preparing"}, {"state": "running", "step": "locking"}, {"state": "succeeded"}):
         progress(event)
     progress.clear()
@@ -150,7 +151,7 @@ def test_progress_in_a_pipe_says_nothing_of_a_transaction_that_is_over_at_once()
 
 def test_progress_in_a_pipe_lists_each_step_once_when_a_transaction_takes_long() -> None:
     pipe, clock = io.StringIO(), Clock()
-    progress = output.Progress(quiet=False, stream=pipe, clock=clock)
+    progress = Progress(quiet=False, stream=pipe, clock=clock)
     progress({"state": "preparing"})
     for step in ("locking", "locking", "evaluating\x1b"):
         progress({"state": "running", "step": step, "percent": 1})
@@ -169,7 +170,7 @@ def test_progress_leaves_the_end_to_the_answer(
     monkeypatch.setenv("TERM", "xterm")
     clock = Clock()
     shown = stream()
-    progress = output.Progress(quiet=False, stream=shown, clock=clock)
+    progress = Progress(quiet=False, stream=shown, clock=clock)
     clock.now += 60
     progress({"state": end})
     assert shown.getvalue() == ""
@@ -177,7 +178,7 @@ def test_progress_leaves_the_end_to_the_answer(
 
 def test_whoever_watches_is_told_each_step_when_it_begins() -> None:
     pipe = io.StringIO()
-    progress = output.Progress(quiet=False, log=True, stream=pipe, clock=Clock())
+    progress = Progress(quiet=False, log=True, stream=pipe, clock=Clock())
     progress({"state": "running", "step": "locking", "lines": ["fetching x"]})
     progress({"state": "succeeded"})
     assert pipe.getvalue() == "  fetching x\nlocking\n"
@@ -185,7 +186,7 @@ def test_whoever_watches_is_told_each_step_when_it_begins() -> None:
 
 def test_progress_says_nothing_when_told_to_be_quiet() -> None:
     pipe, clock = io.StringIO(), Clock()
-    progress = output.Progress(quiet=True, stream=pipe, clock=clock)
+    progress = Progress(quiet=True, stream=pipe, clock=clock)
     clock.now += 60
     progress({"state": "running", "step": "locking"})
     assert pipe.getvalue() == ""
@@ -205,7 +206,7 @@ def test_a_revision_is_shown_by_its_first_digits(revision: str | None, shown: st
 
 
 def test_progress_goes_on_when_nobody_reads_it() -> None:
-    output.Progress(quiet=False, log=True, stream=ClosedPipe())({"state": "running", "step": "locking"})
+    Progress(quiet=False, log=True, stream=ClosedPipe())({"state": "running", "step": "locking"})
 
 
 def test_an_error_of_several_lines_stays_under_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:

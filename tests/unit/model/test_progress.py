@@ -17,14 +17,14 @@ STREAMS = sorted(FOLDER.glob("*.jsonl"))
 VERSIONS = ("28", "26", "34")
 
 
-def lines(name: str) -> list[bytes]:
-    return (FOLDER / f"{name}.jsonl").read_bytes().splitlines()
+def lines(name: str) -> list[str]:
+    return (FOLDER / f"{name}.jsonl").read_text().split("\n")[:-1]
 
 
 def events(name: str) -> Iterator[dict[str, Any]]:
     """The stream, read in the plainest way."""
     for line in lines(name):
-        if line.startswith(b"@nix "):
+        if line.startswith("@nix "):
             yield json.loads(line[5:])
 
 
@@ -141,35 +141,35 @@ def test_the_quick_way_and_the_plain_way_agree() -> None:
     quick, plain = Tracker(0.0), Tracker(0.0)
     for line in lines("26.subst"):
         quick.feed(line, 1.0)
-        plain.feed(line.replace(b'"type":105}', b'"type":105 }'), 1.0)
+        plain.feed(line.replace('"type":105}', '"type":105 }'), 1.0)
     assert quick.progress(1.0) == plain.progress(1.0)
 
 
 def test_what_is_no_event_is_a_line_of_the_log() -> None:
     tracker = Tracker(0.0)
-    tracker.feed(b"\x1b[35;1mwarning:\x1b[0m something\n", 0.0)
-    tracker.feed(b"GC Warning: Could not open /proc/stat", 0.0)
+    tracker.feed("\x1b[35;1mwarning:\x1b[0m something\n", 0.0)
+    tracker.feed("GC Warning: Could not open /proc/stat", 0.0)
     assert tracker.lines() == ["warning: something"]
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        b"@nix {",
-        b"@nix []",
-        b'@nix {"action":"result","fields":[1],"id":"x","type":105}',
-        b'@nix {"action":"result","fields":["a","b","c","d"],"id":1,"type":105}',
-        b'@nix {"action":"start","id":1,"type":105,"fields":[]}',
-        b'@nix {"action":"start","id":1,"type":105,"fields":[7]}',
-        b'@nix {"action":"stop","id":99}',
-        b'@nix {"action":"result","fields":[],"id":1,"type":104}',
-        b'@nix {"action":"msg"}',
-        b'@nix {"action":"result","fields":[1,2,3,4],"id":1,"type":105}x"type":105}',
+        "@nix {",
+        "@nix []",
+        '@nix {"action":"result","fields":[1],"id":"x","type":105}',
+        '@nix {"action":"result","fields":["a","b","c","d"],"id":1,"type":105}',
+        '@nix {"action":"start","id":1,"type":105,"fields":[]}',
+        '@nix {"action":"start","id":1,"type":105,"fields":[7]}',
+        '@nix {"action":"stop","id":99}',
+        '@nix {"action":"result","fields":[],"id":1,"type":104}',
+        '@nix {"action":"msg"}',
+        '@nix {"action":"result","fields":[1,2,3,4],"id":1,"type":105}x"type":105}',
     ],
 )
-def test_events_of_another_form_are_passed_over(line: bytes) -> None:
+def test_events_of_another_form_are_passed_over(line: str) -> None:
     tracker = Tracker(0.0)
-    tracker.feed(b'@nix {"action":"start","id":1,"level":0,"parent":0,"text":"","type":104}', 0.0)
+    tracker.feed('@nix {"action":"start","id":1,"level":0,"parent":0,"text":"","type":104}', 0.0)
     tracker.feed(line, 0.0)
     assert tracker.progress(1.0).built == 0
 
@@ -178,10 +178,10 @@ def test_expected_that_shrinks_does_not_move_the_share_back() -> None:
     tracker = Tracker(0.0)
 
     def tell(done: int, expected: int) -> float | None:
-        tracker.feed(b'@nix {"action":"result","fields":[%d,%d,0,0],"id":1,"type":105}' % (done, expected), 1.0)
+        tracker.feed(f'@nix {{"action":"result","fields":[{done},{expected},0,0],"id":1,"type":105}}', 1.0)
         return tracker.progress(1.0).share
 
-    tracker.feed(b'@nix {"action":"start","id":1,"level":0,"parent":0,"text":"","type":104}', 0.0)
+    tracker.feed('@nix {"action":"start","id":1,"level":0,"parent":0,"text":"","type":104}', 0.0)
     assert tell(1, 2) == 0.5
     assert tell(1, 10) == 0.5, "more work was found: the share waits"
     assert tell(9, 10) == 0.9

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the work of a transaction is done: changes in the queue, garbage and rebuilds each in a line of their own.
+
+A build takes minutes, and nobody's change waits for it: it builds a commit, which stays what it is. A change that is to be
+applied leaves the queue with its commit, and joins the line of rebuilds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from glixd import garbage
+from glixd.api import Action, Caller
+from glixd.backends import activator
+from glixd.backends.activator import Order
+from glixd.backends.process import Cancellation
+from glixd.draft import Job
+from glixd.herald import Herald
+from glixd.initialise import make_repository
+from glixd.model.change import Collect, Init, Rebuild, Request, Restore
+from glixd.parts import Parts
+from glixd.protocol import State
+from glixd.queue import Ticket
+from glixd.rebuilding.building import News
+from glixd.rebuilding.errand import Errand
+from glixd.rebuilding.restoring import Restoring
+from glixd.requests.values import Prepared
+from glixd.threads import Threads
+from glixd.transaction import Result
+
+Committed = Callable[[Ticket, Result], None]
+
+
+class Lanes:
+    """Runs what is authorised. Lives on the event loop; the work is done on threads."""
+
+    def __init__(self, parts: Parts, herald: Herald, records: Threads, committed: Committed) -> None:
+        self._parts = parts
+        self._herald = herald
+        self._records = records
+        self._committed = committed
+        self._collectors = Threads(1, "garbage")
+        self._collecting = asyncio.Lock()
+        self._builders = Threads(1, "rebuild")
+        self._rebuilding = asyncio.Lock()
+
+    async def run(self, ticket: Ticket, prepared: Prepared) -> Result:
+        """Do the work when it is its turn; raises the error that ended it."""
+        self._loop = asyncio.get_running_loop()
+        match prepared.request:
+            case Collect():
+                errand = garbage.Errand(
+                    prepared.request, ticket.parameters.dry_run, ticket.cancellation, self._stepper(ticket)
+                )
+                async with self._collecting:
+                    self._herald.state(ticket, State.RUNNING)
+                    return await self._collectors.run(self._parts.collector.run, errand)
+            case Rebuild():
+                return await self._rebuild(ticket, prepared.request)
+            case _:
+                return await self._change(ticket, prepared, prepared.request)
+
+    def close(self) -> None:
+        """Nothing runs any more."""
+        self._collectors.close()
+        self._builders.close()
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    async def _change(self, ticket: Ticket, prepared: Prepared, request: Request) -> Result:
+        started = partial(self._herald.state, ticket, State.RUNNING)
+        with self._parts.health.giving_way():
+            result = await self._parts.queue.run(ticket, partial(self._commit, ticket, prepared, request), started)
+        ticket.outcome, ticket.warnings = result.outcome, result.warnings
+        if result.commit:
+            self._committed(ticket, result)
+        if not ticket.parameters.apply or ticket.parameters.dry_run or isinstance(request, Restore):
+            return result
+        commit = result.commit or self._parts.repository.snapshot().commit
+        host = request.host if request.host in self._parts.repository.at(commit).hosts else self._parts.default_host
+        ticket.cancellation = Cancellation()  # the commit stands; what can be stopped from here on is the rebuild
+        rebuild = Rebuild(host, commit, Action.SWITCH, rollback_on_failure=self._parts.rollback_on_failure)
+        await self._records.run(self._parts.database.save, ticket.record())
+        rebuilt = await self._rebuild(ticket, rebuild)
+        outcome = result.outcome.model_copy(
+            update={
+                "summary": f"{result.outcome.summary}; {rebuilt.outcome.summary}",
+                "changed": True,
+                "rebuild": rebuilt.outcome.rebuild,
+            }
+        )
+        return replace(result, outcome=outcome, warnings=(*result.warnings, *rebuilt.warnings))
+
+    def _commit(self, ticket: Ticket, prepared: Prepared, request: Request) -> Result:
+        """The work itself, on the worker thread; what it reports crosses back to the event loop."""
+
+        def committed(commit: str) -> None:
+            ticket.commit = commit
+
+        parts = self._parts
+        job = Job(
+            id=ticket.id,
+            request=request,
+            digest=prepared.digest,
+            caller=ticket.caller,
+            branch=parts.branch,
+            dry_run=ticket.parameters.dry_run,
+            reason=ticket.parameters.reason,
+            cancellation=ticket.cancellation,
+            step=self._stepper(ticket),
+            committed=committed,
+        )
+        if isinstance(request, Init) and not parts.repository.exists:
+            return make_repository(
+                parts.repository.root,
+                request,
+                job,
+                parts.locker,
+                parts.transactor.machine,
+                parts.build_repository,
+            )
+        if isinstance(request, Restore):
+            return self._restore(ticket, job, request)
+        return parts.transactor.run(job)
+
+    def _restore(self, ticket: Ticket, job: Job, request: Restore) -> Result:
+        order = Order(
+            ticket.id,
+            request.commit,
+            request.path,
+            activator.Action.BOOT if request.boot else activator.Action.SWITCH,
+            subject(ticket.caller),
+            generation=request.generation,
+            interactive=ticket.parameters.interactive,
+        )
+        job.cancellation.when_sealed(self._sealer(ticket))
+        restoring = Restoring(
+            self._parts.activation, self._parts.profile, order, self._teller(ticket), job.step, job.cancellation
+        )
+        return restoring.run(self._parts.transactor, job, request)
+
+    # -- rebuilds ----------------------------------------------------------------------------------------------------
+
+    async def _rebuild(self, ticket: Ticket, request: Rebuild) -> Result:
+        ticket.rebuilding = request.commit
+        ticket.cancellation.when_sealed(self._sealer(ticket))
+        errand = Errand(
+            transaction=ticket.id,
+            request=request,
+            dry_run=ticket.parameters.dry_run,
+            subject=subject(ticket.caller),
+            interactive=ticket.parameters.interactive,
+            cancellation=ticket.cancellation,
+            step=self._stepper(ticket),
+            tell=self._teller(ticket),
+        )
+        self._herald.state(ticket, State.QUEUED)
+        async with self._rebuilding:
+            self._herald.state(ticket, State.RUNNING)
+            return await self._builders.run(self._parts.rebuilder.run, errand)
+
+    # -- telling, from any thread ------------------------------------------------------------------------------------
+
+    def _stepper(self, ticket: Ticket) -> Callable[[str], None]:
+        loop = self._loop
+
+        def step(title: str) -> None:
+            if ticket.action is not None:
+                self._herald.write(ticket, (title,))
+            loop.call_soon_threadsafe(self._herald.step, ticket, title)
+
+        return step
+
+    def _teller(self, ticket: Ticket) -> Callable[[News], None]:
+        loop = self._loop
+
+        def tell(news: News) -> None:
+            self._herald.write(ticket, news.lines)
+            loop.call_soon_threadsafe(self._herald.news, ticket, news)
+
+        return tell
+
+    def _sealer(self, ticket: Ticket) -> Callable[[], None]:
+        loop = self._loop
+
+        def sealed() -> None:
+            """On record before it begins: a switch may end this daemon, and the next one has to know."""
+            self._parts.database.save(ticket.record().model_copy(update={"state": State.ACTIVATING}))
+            loop.call_soon_threadsafe(self._herald.state, ticket, State.ACTIVATING)
+
+        return sealed
+
+
+def subject(caller: Caller) -> str:
+    """Whom the activator asks polkit about."""
+    return caller.address

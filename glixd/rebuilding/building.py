@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Building a commit, told as it goes: at most ten times a second how far it is, and every line that is said."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from glixd import api
+from glixd.backends.process import Cancellation
+from glixd.errors import Failed
+from glixd.model.progress import Phase, Progress, Tracker, package_name
+from glixd.protocol import PROGRESS_PER_SECOND, ErrorCode
+
+INTERVAL: Final = 1 / PROGRESS_PER_SECOND
+ERROR_LIMIT: Final = 4000
+"""Characters of nix's own words in an error."""
+_PLANNED: Final = re.compile(r"(?:this|these \d+) (derivations?|paths?) will be (built|fetched)")
+_NOT_BUILT: Final = re.compile(
+    r"builder for '([^']+)' failed|(?:Cannot|cannot) build '([^']+)'|build of '([^']+)'[^\n]* failed", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is told while something is done."""
+
+    progress: Progress
+    lines: tuple[str, ...]
+    quiet: bool = False
+    """Whether the lines are only for the whole log, and not for those who watch."""
+
+
+Tell = Callable[[News], None]
+
+
+class Builder(Protocol):
+    """Whoever runs nix to build."""
+
+    def build(
+        self,
+        commit: str,
+        host: str,
+        *,
+        dry_run: bool,
+        on_line: Callable[[bytes], None],
+        cancellation: Cancellation,
+    ) -> Path:
+        """Build the system of a host at a commit; its path. Raises EvaluationFailed, BuildFailed or Cancelled.
+
+        `on_line` hears each line of the standard error of nix, with events in its internal JSON.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What nix would do."""
+
+    builds: tuple[str, ...] = ()
+    fetches: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was built."""
+
+    path: str
+    builds: tuple[str, ...]
+
+
+class Building:
+    """One build, from its first line to its last."""
+
+    def __init__(self, builder: Builder, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+        self._builder = builder
+        self._tell = tell
+        self._clock = clock
+        self._tracker = Tracker(clock())
+        self._next = 0.0
+        self._said: list[str] = []
+
+    def build(self, commit: str, host: str, cancellation: Cancellation) -> Built:
+        """Build; raises EvaluationFailed, BuildFailed with the derivation and its last lines, or Cancelled."""
+        path = self._run(commit, host, cancellation, dry_run=False)
+        if not (path / "nixos-version").is_file():
+            raise Failed(
+                f"What {host} builds to is no NixOS system: {path}",
+                code=ErrorCode.BUILD_FAILED,
+                hint="Look at what makes nixosConfigurations in flake.nix.",
+            )
+        return Built(str(path), tuple(self._tracker.derivations))
+
+    def plan(self, commit: str, host: str, cancellation: Cancellation) -> Planned:
+        """Say what would be built and fetched; raises EvaluationFailed or Cancelled."""
+        self._run(commit, host, cancellation, dry_run=True)
+        return planned(self._said)
+
+    def _run(self, commit: str, host: str, cancellation: Cancellation, *, dry_run: bool) -> Path:
+        self._report(force=True)
+        try:
+            return self._builder.build(commit, host, dry_run=dry_run, on_line=self._hear, cancellation=cancellation)
+        except Failed as error:
+            self._report(force=True)
+            if error.code not in (ErrorCode.EVALUATION_FAILED, ErrorCode.BUILD_FAILED):
+                raise
+            raise self._failure(host, commit) from error
+        finally:
+            self._report(force=True)
+
+    def _hear(self, line: bytes) -> None:
+        self._tracker.feed(line.decode(errors="replace").rstrip("\n"), self._clock())
+        self._report(force=False)
+
+    def _report(self, *, force: bool) -> None:
+        now = self._clock()
+        if not force and now < self._next:
+            return
+        self._next = now + INTERVAL
+        lines = self._tracker.lines()
+        self._said += lines
+        self._tell(News(self._tracker.progress(now), tuple(lines)))
+
+    def _failure(self, host: str, commit: str) -> Failed:
+        """Why there is no system: a derivation that did not build, or an evaluation that failed."""
+        errors = "\n".join(self._tracker.errors) or "\n".join(self._said[-20:]) or "nix said nothing"
+        details: dict[str, str | int | bool | list[str]] = {"host": host, "commit": commit}
+        match = _NOT_BUILT.search(errors)
+        if match is None and not self._tracker.derivations:
+            return Failed(
+                f"{host} does not evaluate: {errors[:ERROR_LIMIT]}",
+                code=ErrorCode.EVALUATION_FAILED,
+                hint="Fix the configuration, or remove the package that breaks it.",
+                details=details,
+            )
+        derivation = next((name for name in match.groups() if name), "") if match else ""
+        name = package_name(derivation) if derivation else self._tracker.derivations[-1]
+        tail = self._tracker.tail(name)
+        shown = "".join(f"\n  {line}" for line in tail[-10:])
+        return Failed(
+            f"{name} does not build{':' + shown if shown else f': {errors[:ERROR_LIMIT]}'}",
+            code=ErrorCode.BUILD_FAILED,
+            hint="The whole log: glixctl transaction log",
+            details={**details, "derivation": name, "log": tail},
+        )
+
+
+def planned(lines: Iterable[str]) -> Planned:
+    """What a dry run of nix says that it would do."""
+    found: dict[str, list[str]] = {"built": [], "fetched": []}
+    kind = ""
+    for line in lines:
+        if match := _PLANNED.search(line):
+            kind = match[2]
+        elif kind and line.startswith("  /"):
+            found[kind].append(package_name(line.strip()))
+        else:
+            kind = ""
+    return Planned(tuple(found["built"]), tuple(found["fetched"]))
+
+
+def told(progress: Progress) -> dict[str, object]:
+    """How far it is, as the fields of a progress event."""
+    rebuilt: dict[str, object] = {
+        "phase": progress.phase.value,
+        "percent": None if progress.share is None else round(progress.share * 100, 1),
+        "elapsed": int(progress.elapsed),
+        "remaining": None if progress.remaining is None else int(progress.remaining),
+    }
+    if progress.phase is Phase.EVALUATING or progress.phase is Phase.ACTIVATING:
+        return rebuilt
+    return {
+        **rebuilt,
+        "done": progress.built + progress.fetched,
+        "expected": progress.to_build + progress.to_fetch,
+        "built": progress.built,
+        "to_build": progress.to_build,
+        "fetched": progress.fetched,
+        "to_fetch": progress.to_fetch,
+        "bytes_done": progress.bytes_done,
+        "bytes_expected": progress.bytes_expected,
+        "current": tuple(
+            api.BuildingNow(name=one.name, phase=one.phase, line=one.line, seconds=int(one.seconds))
+            for one in progress.current
+        ),
+    }

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One rebuild: say what is pending, build the commit, compare, activate, remember the generation.
+
+It builds a commit and never the work tree, and takes the repository for a moment only, to write a tag: changes are committed
+beside it. Until the activator says that the caller may, everything can be stopped and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from glixd import api
+from glixd.backends import activator
+from glixd.backends.activator import Order, Status
+from glixd.backends.profile import Profile
+from glixd.backends.repository import FLAKE, LOCK, Repository
+from glixd.errors import GlixError, Refused
+from glixd.model.generations import Built as BuiltGeneration
+from glixd.protocol import ErrorCode
+from glixd.rebuilding import activation
+from glixd.rebuilding.activation import Activation, Went
+from glixd.rebuilding.building import Builder, Building
+from glixd.rebuilding.errand import Errand
+from glixd.rebuilding.systems import Systems, told_units
+from glixd.rebuilding.tags import Tags
+from glixd.transaction import Result
+
+log = structlog.get_logger()
+
+PENDING: Final = 50
+"""Commits since the last switch that are told."""
+DERIVATIONS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The machine as it is before."""
+
+    generation: int | None
+    path: str | None
+    """The system of the current generation."""
+    active: str | None
+    booted: str | None
+    commit: str | None
+    """What the current generation was built from."""
+
+
+class Rebuilder:
+    """Safe from any thread; the engine runs one at a time."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        builder: Builder,
+        systems: Systems,
+        profile: Profile,
+        activation: Activation,
+        *,
+        machine: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._repository = repository
+        self._builder = builder
+        self._systems = systems
+        self._profile = profile
+        self._activation = activation
+        self._tags = Tags(repository)
+        self._machine = machine
+        self._clock = clock
+
+    def run(self, errand: Errand) -> Result:
+        """Carry a rebuild out; raises the error that ended it."""
+        errand.cancellation.check()
+        request = errand.request
+        before = self._before()
+        pending = self._pending(before.commit, request.commit, request.host)
+        warnings = self._left_out()
+        for line in _told_pending(pending, before):
+            errand.step(line)
+        rebuilt = api.Rebuilt(
+            action=request.action, host=request.host, commit=request.commit, activated=False, pending=pending
+        )
+        building = Building(self._builder, errand.tell)
+        if request.action is api.Action.DRY_BUILD:
+            errand.step(f"looking at what {request.host} needs")
+            planned = building.plan(request.commit, request.host, errand.cancellation)
+            rebuilt = rebuilt.model_copy(
+                update={"builds": planned.builds[:DERIVATIONS], "fetches": planned.fetches[:DERIVATIONS]}
+            )
+            return Result(api.Outcome(summary=_summary(rebuilt), changed=True, rebuild=rebuilt), warnings=warnings)
+        errand.step(f"building {request.host} at {request.commit[:7]}")
+        built = building.build(request.commit, request.host, errand.cancellation)
+        errand.step("comparing it with what runs")
+        change = self._systems.change(before.active or before.path, built.path)
+        change = change.model_copy(update={"reboot": self._systems.reboot(before.booted, built.path)})
+        rebuilt = rebuilt.model_copy(
+            update={"path": built.path, "builds": built.builds[:DERIVATIONS], "change": change}
+        )
+        result = self._put_to_use(errand, rebuilt, before)
+        return replace(result, warnings=(*warnings, *result.warnings))
+
+    def remember(self, host: str, number: int, path: str, commit: str, transaction: str) -> None:
+        """Write the tag of a generation."""
+        now = self._clock()
+        when = datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._tags.write(BuiltGeneration(host, number, commit, path, transaction, when), int(now))
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _before(self) -> _Before:
+        running = self._profile.running()
+        number = self._profile.current()
+        path = self._profile.path(number) if number else None
+        tag = self._tags.of(self._machine, number) if number else None
+        commit = tag.commit if tag and tag.path == path else self._profile.describe(path).commit if path else None
+        return _Before(number, path, running.active, running.booted, commit)
+
+    def _pending(self, since: str | None, commit: str, host: str) -> tuple[str, ...]:
+        """The commits since the last switch that concern the host; none where that is not known."""
+        git = self._repository.git
+        if since is None or since == commit or git.read(since) is None:
+            return ()
+        paths = (f"hosts/{host}", FLAKE, LOCK)
+        return tuple(
+            f"{entry.oid[:7]} {entry.subject}" for entry in git.log(f"{since}..{commit}", limit=PENDING, paths=paths)
+        )
+
+    def _left_out(self) -> tuple[str, ...]:
+        """What people edited is in no commit, and so is not built."""
+        if not self._repository.shows_branch():
+            return ()
+        edited = list(self._repository.edits(self._repository.snapshot()))
+        others = [path for path in self._repository.git.dirty() if path not in edited]
+        told = []
+        for paths, command in ((edited, "glixctl adopt"), (others, "glixctl adopt --all")):
+            if paths:
+                named = ", ".join(path if path.isprintable() else ascii(path) for path in paths[:5])
+                more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+                told.append(f"Not built, since it is in no commit: {named}{more}. Commit it with: {command}")
+        return tuple(told)
+
+    def _put_to_use(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> Result:
+        request, path = errand.request, str(rebuilt.path)
+        if request.action is api.Action.BUILD:
+            return _done(rebuilt)
+        if request.host != self._machine or not self._activation.possible:
+            command = self._profile.switch_command(path, request.action)
+            return _done(rebuilt.model_copy(update={"command": command}))
+        if errand.dry_run or request.action is api.Action.DRY_ACTIVATE:
+            errand.step("asking what would change")
+            went = self._activation.activate(
+                self._order(errand, path, activator.Action.DRY_ACTIVATE), errand.tell, errand.cancellation
+            )
+            return _done(rebuilt.model_copy(update={"units": told_units(list(went.lines))}))
+        self._refuse_older(before, request.commit)
+        order = self._order(errand, path, activator.Action(request.action.value))
+        errand.step(f"activating {path}")
+        went = self._activation.activate(order, errand.tell, errand.cancellation)
+        return self._activated(errand, rebuilt, before, order, went)
+
+    def _activated(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before, order: Order, went: Went) -> Result:
+        activated, request = went.activated, errand.request
+        if activated.status in (Status.FAILED, Status.INTERRUPTED):
+            previous = before.generation
+            restores = request.rollback_on_failure and previous is not None and request.action.sets_profile
+            if restores and previous is not None:
+                errand.step(f"putting generation {previous} back")
+                restored = self._activation.put_back(order, previous, errand.tell)
+                raise activation.failure(went, previous if restored else None)
+            raise activation.failure(went, None)
+        units = told_units(list(went.lines))
+        if activated.failed_units:
+            units = (units or api.UnitChanges()).model_copy(update={"failed": activated.failed_units})
+        reboot = rebuilt.change.reboot if rebuilt.change and request.action is not api.Action.BOOT else ()
+        warned = activation.warnings(activated, units, reboot)
+        if activated.generation is not None:
+            warned = (*warned, *self._remembered(errand, activated.generation, order.path))
+        rebuilt = rebuilt.model_copy(
+            update={
+                "activated": True,
+                "generation": activated.generation,
+                "previous": before.generation,
+                "units": units,
+                "reboot_needed": activated.reboot_needed or activated.status is Status.REBOOT_NEEDED or bool(reboot),
+            }
+        )
+        return replace(_done(rebuilt), warnings=warned)
+
+    def _remembered(self, errand: Errand, generation: int, path: str) -> tuple[str, ...]:
+        """Write the tag; that it could not be written is no failure of the switch."""
+        try:
+            self.remember(errand.request.host, generation, path, errand.request.commit, errand.transaction)
+        except GlixError as error:
+            log.warning("the tag of a generation could not be written", generation=generation, reason=error.message)
+            return (
+                f"Generation {generation} has no tag, so a rollback finds it by its revision only: {error.message}",
+            )
+        return ()
+
+    def _order(self, errand: Errand, path: str, action: activator.Action) -> Order:
+        return Order(
+            errand.transaction,
+            errand.request.commit,
+            path,
+            action,
+            errand.subject,
+            interactive=errand.interactive,
+        )
+
+    def _refuse_older(self, before: _Before, commit: str) -> None:
+        """Never go back by accident: a newer commit may have been switched to while this one waited."""
+        if before.commit is None or before.commit == commit or self._repository.git.read(before.commit) is None:
+            return
+        if self._repository.git.is_ancestor(commit, before.commit):
+            raise Refused(
+                f"Generation {before.generation} was built from a newer commit ({before.commit[:7]}) than {commit[:7]}.",
+                code=ErrorCode.CONFLICT,
+                hint="Nothing needs to be done; to go back, run: glixctl rollback",
+            )
+
+
+def _told_pending(pending: tuple[str, ...], before: _Before) -> tuple[str, ...]:
+    """Several changes at once are shown; a single one is what the caller just asked for."""
+    if len(pending) < 2:
+        return ()
+    return (f"{len(pending)} changes since generation {before.generation}:", *(f"  {line}" for line in pending))
+
+
+def _done(rebuilt: api.Rebuilt) -> Result:
+    return Result(api.Outcome(summary=_summary(rebuilt), changed=True, rebuild=rebuilt))
+
+
+def _summary(rebuilt: api.Rebuilt) -> str:
+    """One sentence."""
+    host, commit = rebuilt.host, rebuilt.commit[:7]
+    if rebuilt.action == api.Action.DRY_BUILD:
+        return f"{host} at {commit} needs {len(rebuilt.builds)} builds and {len(rebuilt.fetches)} downloads"
+    if not rebuilt.activated:
+        return f"built {host} at {commit}"
+    number = f" (generation {rebuilt.generation})" if rebuilt.generation else ""
+    match rebuilt.action:
+        case api.Action.BOOT:
+            return f"{host} boots {commit} next{number}"
+        case api.Action.TEST:
+            return f"{host} runs {commit} until the next boot"
+        case _:
+            return f"switched {host} to {commit}{number}"

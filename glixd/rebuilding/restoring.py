@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Going back to a generation: its manifest as one commit and its system as it was built then, both or neither.
+
+The commit is made up to its commit point, then the system is activated, which takes seconds and builds nothing; only if that
+went well the commit point follows, and if that fails the system goes back too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from glixd import api
+from glixd.backends.activator import Order, Status
+from glixd.backends.process import Cancellation
+from glixd.backends.profile import Profile
+from glixd.draft import Job
+from glixd.errors import GlixError
+from glixd.model.change import Restore
+from glixd.rebuilding import activation
+from glixd.rebuilding.activation import Activation, Went
+from glixd.rebuilding.building import Tell
+from glixd.rebuilding.systems import told_units
+from glixd.transaction import Result, Transactor
+
+
+class Restoring:
+    """One way back."""
+
+    def __init__(
+        self,
+        activation: Activation,
+        profile: Profile,
+        order: Order,
+        tell: Tell,
+        step: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> None:
+        self._activation = activation
+        self._profile = profile
+        self._order = order
+        self._tell = tell
+        self._step = step
+        self._cancellation = cancellation
+        self._previous = profile.current()
+        self._went: Went | None = None
+
+    def run(self, transactor: Transactor, job: Job, request: Restore) -> Result:
+        """Do both; raises the error because of which neither was done."""
+        try:
+            result = transactor.run(replace(job, point=None if job.dry_run else self._go))
+        except GlixError:
+            if self._went is not None and self._previous is not None:
+                self._step(f"putting generation {self._previous} back")
+                self._activation.put_back(self._order, self._previous, self._tell)
+            raise
+        return result if self._went is None else self._told(result, request, self._went)
+
+    def _go(self, _commit: str) -> None:
+        """Activate, once; a commit that has to be made again because somebody committed meanwhile finds it done."""
+        if self._went is not None:
+            return
+        self._step(f"activating generation {self._order.generation}")
+        went = self._activation.activate(self._order, self._tell, self._cancellation)
+        if went.activated.status in (Status.FAILED, Status.INTERRUPTED):
+            restored = self._previous is not None and self._activation.put_back(self._order, self._previous, self._tell)
+            raise activation.failure(went, self._previous if restored else None)
+        self._went = went
+
+    def _told(self, result: Result, request: Restore, went: Went) -> Result:
+        activated, units = went.activated, told_units(list(went.lines))
+        rebuilt = api.Rebuilt(
+            action=api.Action.BOOT if request.boot else api.Action.SWITCH,
+            host=request.host,
+            commit=request.commit,
+            activated=True,
+            path=request.path,
+            generation=request.generation,
+            previous=self._previous,
+            units=units,
+            reboot_needed=activated.reboot_needed or activated.status is Status.REBOOT_NEEDED,
+        )
+        how = "at the next boot" if request.boot else "now"
+        summary = f"{request.host} is back at generation {request.generation} {how}"
+        outcome = result.outcome.model_copy(update={"summary": summary, "changed": True, "rebuild": rebuilt})
+        warned = activation.warnings(activated, units, ())
+        return replace(result, outcome=outcome, warnings=(*result.warnings, *warned))

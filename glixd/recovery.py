@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the transactions ended that an earlier daemon left in the middle: by their commits, and by what the activator wrote."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from glixd import api
+from glixd.backends.activator import Activated, Status
+from glixd.backends.repository import SCRATCH_REF
+from glixd.errors import GlixError
+from glixd.parts import Parts
+from glixd.protocol import ErrorCode, State, json_code
+from glixd.queue import now
+
+log = structlog.get_logger()
+
+SEARCHED: Final = 1000
+"""Commits among which recovery looks for that of a transaction."""
+WENT: Final = (Status.DONE, Status.UNITS_FAILED, Status.REBOOT_NEEDED)
+
+
+class Recovery:
+    """Settles records before the first request."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def settled(self, record: api.Transaction) -> api.Transaction:
+        """A record of a transaction that nobody works on any more, with its end."""
+        commit = self._commit_of(record.id)
+        if record.state == State.ACTIVATING:
+            activated = self._activated(record.id)
+            if activated and activated.status in WENT:
+                return self._went(record, commit, activated)
+        if commit and record.action is None:
+            return _ended(record, State.SUCCEEDED, commit)
+        if record.state == State.ACTIVATING:
+            return _failed(
+                record,
+                commit,
+                "The daemon ended while the machine was being switched.",
+                "See what runs: glixctl generations",
+            )
+        if commit:
+            message = "The change is committed, and the daemon ended before the machine was switched."
+            return _failed(record, commit, message, "Run: glixctl rebuild")
+        return _failed(
+            record, None, "The daemon ended in the middle of this transaction; nothing was changed.", "Do it again."
+        )
+
+    def _activated(self, transaction: str) -> Activated | None:
+        try:
+            return self._parts.activation.result(transaction)
+        except GlixError as error:
+            log.warning("the result of an activation can't be read", transaction=transaction, reason=error.message)
+            return None
+
+    def _went(self, record: api.Transaction, commit: str | None, activated: Activated) -> api.Transaction:
+        """The switch went well: what was still to be done after it is done now."""
+        if record.operation == "Rollback" and commit is None:
+            commit = self._committed(record.id)
+            if commit is None:
+                message = "The generation is live again, and the daemon ended before its manifest was committed."
+                return _failed(record, None, message, "Run the same rollback again: it only commits.")
+        elif activated.generation is not None:
+            self._remember(record, activated.generation)
+        return _ended(record, State.SUCCEEDED, commit)
+
+    def _remember(self, record: api.Transaction, generation: int) -> None:
+        rebuilt = record.rebuilding
+        if rebuilt is None or record.host is None:
+            return
+        try:
+            path = self._parts.profile.path(generation)
+            self._parts.rebuilder.remember(record.host, generation, path, rebuilt, record.id)
+        except GlixError as error:
+            log.warning("the tag of a generation could not be written", generation=generation, reason=error.message)
+
+    def _committed(self, transaction: str) -> str | None:
+        """Finish the commit that was made and not published yet; None where it does not fit any more."""
+        repository = self._parts.repository
+        try:
+            with repository.locked() as held:
+                found = repository.git.log(SCRATCH_REF, limit=1) if repository.git.ref(SCRATCH_REF) else []
+                base = repository.snapshot().commit
+                if not found or found[0].trailers.get("Glix-Transaction") != transaction:
+                    return None
+                if repository.git.ref(f"{found[0].oid}~1") != base:
+                    return None
+                repository.commit_point(held, found[0].oid, base)
+                repository.publish(held, base, found[0].oid)
+                return found[0].oid
+        except GlixError as error:
+            log.warning("a rollback could not be finished", transaction=transaction, reason=error.message)
+            return None
+
+    def _commit_of(self, transaction: str) -> str | None:
+        try:
+            entries = self._parts.repository.git.log(self._parts.repository.snapshot().commit, limit=SEARCHED)
+        except GlixError:
+            return None
+        return next((entry.oid for entry in entries if entry.trailers.get("Glix-Transaction") == transaction), None)
+
+
+def _ended(record: api.Transaction, state: State, commit: str | None) -> api.Transaction:
+    return record.model_copy(update={"state": state, "commit": commit, "finished": now(), "step": None})
+
+
+def _failed(record: api.Transaction, commit: str | None, message: str, hint: str) -> api.Transaction:
+    error = api.ErrorInfo(code=json_code(ErrorCode.INTERRUPTED), name=ErrorCode.INTERRUPTED, message=message, hint=hint)
+    return _ended(record, State.FAILED, commit).model_copy(update={"error": error})

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Requests that make a machine what a commit says, or what it was as a generation."""
+
+from __future__ import annotations
+
+from glixd import api
+from glixd.api import Policy
+from glixd.errors import Failed, Refused, invalid
+from glixd.model.change import Rebuild, Restore
+from glixd.policy import Target
+from glixd.protocol import ErrorCode
+from glixd.requests.tools import Tools
+from glixd.requests.values import Context, Made, Part, Prepared, digest_of
+from glixd.undo import undoable
+
+
+def rebuild(tools: Tools, row: api.Operation, asked: api.RebuildParameters, context: Context) -> Prepared:
+    """Take the newest commit: what is built is that, whatever is committed meanwhile."""
+    host, _ = tools.host(asked, context)
+    if asked.apply:
+        raise invalid("apply", "a rebuild is what it asks for")
+    back = tools.rollback_on_failure if asked.rollback_on_failure is None else asked.rollback_on_failure
+    request = Rebuild(host, context.snapshot.commit, asked.action, asked.keep_going_without, back)
+    builds_only = asked.action in (api.Action.BUILD, api.Action.DRY_BUILD)
+    policy = Policy.BUILD if builds_only else row.policy
+    parts = (Part(policy, (Target(context.snapshot.commit, asked.action),)),)
+    return Prepared(request, parts, digest_of(row.name, request))
+
+
+def restore(tools: Tools, row: api.Operation, asked: api.RollbackParameters, context: Context) -> Made:
+    """Find the generation, and the commit that it was built from; raises UnknownGeneration."""
+    number = asked.to_generation or 0
+    if asked.steps is not None or asked.to_commit is not None:
+        raise invalid("to_generation", "it can't be combined with steps or to_commit")
+    host, _ = tools.host(asked, context)
+    if host != tools.default_host:
+        raise invalid("host", f"the generations of {host} are on that machine; this is {tools.default_host}")
+    path = tools.profile.path(number)
+    command = tools.profile.switch_command(path, "boot" if asked.boot else "switch", number)
+    if not tools.switches:
+        raise Failed(
+            "This daemon may not switch the machine, and a rollback to a generation does both or neither.",
+            code=ErrorCode.UNSUPPORTED_HERE,
+            hint=f"Switch with: {command}   and bring the manifest back with: glixctl rollback --to COMMIT",
+            details={"command": command},
+        )
+    commit, head, git = tools.generations.commit(number, path), context.snapshot.commit, context.snapshot.git
+    if commit is None or not git.is_ancestor(commit, head):
+        raise Refused(
+            f"Generation {number} was not built from a commit of this branch, so there is no manifest to go back to.",
+            hint=f"Switch to it by hand: {command}",
+            details={"generation": number, "command": command},
+        )
+    newer = set(git.commits_between(commit, head))
+    undoes = tuple(entry.oid for entry in undoable(git, head) if entry.oid in newer)
+    targets = (Target(f"generation {number}", commit),)
+    return Restore(host, number, commit, path, asked.boot, undoes), (Part(row.policy, targets),)
