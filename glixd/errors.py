@@ -15,7 +15,8 @@ front-end (to the wire) and in glixctl (to a sentence and an exit code).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 from glixd.protocol import ErrorCode
@@ -83,3 +84,14 @@ class Cancelled(GlixError):
 def invalid(argument: str, why: str, *, hint: str = "") -> InvalidRequest:
     """An InvalidArgument error that names the argument and the reason."""
     return InvalidRequest(f"{argument}: {why}", hint=hint, details={"argument": argument, "reason": why})
+
+
+@contextmanager
+def naming_part(number: int) -> Iterator[None]:
+    """Let an error say which part of a batch it is about."""
+    try:
+        yield
+    except GlixError as error:
+        details = {**error.details, "part": number}
+        message = f"operations.{number}: {error.message}"
+        raise type(error)(message, code=error.code, hint=error.hint, details=details) from error

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from glixd.api.caller import *
+from glixd.api.forms import *
 from glixd.api.grammar import *
 from glixd.api.mutations import *
 from glixd.api.parsing import *

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
+from glixd.api.forms import package_changes, setting_changes, single_name, user_of_a_home
 from glixd.api.grammar import (
     DAYS,
     Changes,
@@ -23,6 +24,7 @@ from glixd.api.grammar import (
     UserName,
     matching,
 )
+from glixd.errors import invalid
 from glixd.protocol import MAX_GENERATION, MAX_REFERENCES, PAGE_SIZE
 
 
@@ -69,6 +71,12 @@ class AddParameters(MutationParameters):
     allow_insecure: bool = Field(False, description="Consent to packages with known vulnerabilities.")
     allow_broken: bool = Field(False, description="Consent to packages that are marked as broken.")
 
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        single_name(self.refs, self.name)
+        user_of_a_home(self.scope, self.user)
+        return self
+
 
 class NamesParameters(MutationParameters):
     """Which packages of the host."""
@@ -82,7 +90,7 @@ class SetParameters(MutationParameters):
     """Which package to change, and how."""
 
     name: PackageName = Field(description="The package, as the manifest calls it.")
-    changes: Changes = Field(
+    changes: Annotated[Changes, AfterValidator(package_changes)] = Field(
         min_length=1,
         max_length=MAX_REFERENCES,
         description="New values by key: flake, scope, enabled, pin, user, follows, config.NAME. An empty value clears the key.",
@@ -100,7 +108,7 @@ class MoveParameters(NamesParameters):
 class SetHostParameters(MutationParameters):
     """Which settings of the host to change."""
 
-    changes: Changes = Field(
+    changes: Annotated[Changes, AfterValidator(setting_changes)] = Field(
         min_length=1,
         max_length=MAX_REFERENCES,
         description="New values by key: system, primary_user, default_scope, state_version, auto_apply, registry_url. "
@@ -199,6 +207,12 @@ class RollbackParameters(MutationParameters):
     )
     boot: bool = Field(False, description="With to_generation: switch at the next boot and not now.")
 
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.steps is not None and self.to_commit is not None:
+            raise invalid("steps", "it can't be combined with to_commit")
+        return self
+
 
 class CollectGarbageParameters(MutationParameters):
     """Which old generations go before what nothing uses is deleted; by default none."""
@@ -208,6 +222,14 @@ class CollectGarbageParameters(MutationParameters):
         None, description="Delete those that have not been in use for so long, such as 30d."
     )
     delete_old: bool = Field(False, description="Delete all but the current one of each profile.")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.delete_old and (self.keep or self.older_than):
+            raise invalid(
+                "delete_old", "it can't be combined with keep or older_than, which spare some old generations"
+            )
+        return self
 
 
 class RegenerateParameters(MutationParameters):

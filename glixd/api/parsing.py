@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from glixd.api.grammar import Parameters, shown
-from glixd.api.table import Operation
-from glixd.errors import InvalidRequest, invalid
+from glixd.api.mutations import ApplyParameters, MutationParameters
+from glixd.api.table import BATCHED, Operation, operation
+from glixd.errors import InvalidRequest, invalid, naming_part
 
 
 def parse(row: Operation, arguments: Mapping[str, object]) -> Parameters:
@@ -20,9 +21,35 @@ def parse(row: Operation, arguments: Mapping[str, object]) -> Parameters:
         known = ", ".join(row.parameters.model_fields) or "none"
         raise invalid(shown(unknown[0]), f"{row.name} has no such parameter", hint=f"It knows: {known}.")
     try:
-        return row.parameters.model_validate({name: _frozen(value) for name, value in arguments.items()})
+        found = row.parameters.model_validate({name: _frozen(value) for name, value in arguments.items()})
     except ValidationError as error:
         raise _explained(error) from None
+    if isinstance(found, ApplyParameters):
+        parse_parts(found)
+    return found
+
+
+def parse_parts(batch: ApplyParameters) -> list[tuple[Operation, Parameters]]:
+    """The operations of a batch as requests of their own; the host of the batch is their default."""
+    found = []
+    for number, part in enumerate(batch.operations, 1):
+        with naming_part(number):
+            found.append(_part(part, batch))
+    return found
+
+
+def _part(part: Mapping[str, object], batch: ApplyParameters) -> tuple[Operation, Parameters]:
+    arguments = dict(part)
+    name = arguments.pop("operation", None)
+    if name not in BATCHED:
+        raise invalid("operation", f"it is one of {', '.join(BATCHED)}, not {shown(str(name))}")
+    common = sorted(arguments.keys() & (MutationParameters.model_fields.keys() - {"host"}))
+    if common:
+        raise invalid(common[0], "it belongs to the batch as a whole")
+    if batch.host is not None:
+        arguments.setdefault("host", batch.host)
+    row = operation(str(name))
+    return row, parse(row, arguments)
 
 
 def _frozen(value: object) -> object:

@@ -244,6 +244,8 @@ _ROWS: Final = (
 )
 
 OPERATIONS: Final[Mapping[str, Operation]] = {row.name: row for row in _ROWS}
+BATCHED: Final = ("Add", "Remove", "Enable", "Disable", "Set", "Move", "SetHost")
+"""What a batch may consist of."""
 
 
 def operation(name: str) -> Operation:

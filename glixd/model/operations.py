@@ -6,13 +6,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
 from glixd import api
 from glixd.api import Consent, Scope
-from glixd.errors import GlixError, NotFound, Refused, invalid
+from glixd.errors import GlixError, NotFound, Refused, invalid, naming_part
 from glixd.model import document
 from glixd.model.change import (
     SETTINGS,
@@ -368,21 +367,11 @@ def _changed(manifest: Manifest, package: Package, values: Mapping[str, str]) ->
                 package = replace(package, pin=value or None)
             case ["user"]:
                 package = replace(package, user=value or None)
-            case _:
-                raise invalid(
-                    "changes",
-                    f"{key} is no key of a package",
-                    hint=f"There are: {', '.join(PACKAGE_CHANGES)}, config.NAME.",
-                )
     if manifest.scope_of(package) is not Scope.HOME and package.user is not None:
         if "user" in values:
             raise invalid("user", "a package of the system belongs to no user", hint="Set scope=home too.")
         package = replace(package, user=None)
     return replace(package, config=config)
-
-
-PACKAGE_CHANGES: Final = ("flake", "scope", "enabled", "pin", "user", "follows")
-SETTING_CHANGES: Final = ("default_scope", "auto_apply", "registry_url", "system", "primary_user", "state_version")
 
 
 def differences(before: Package, after: Package) -> document.Changes:
@@ -420,9 +409,6 @@ def _move(base: Base, request: Move) -> Plan:
 
 def _set_host(base: Base, request: SetHost) -> Plan:
     manifest, path = base.manifests[request.host], manifest_path(request.host)
-    for key, _ in request.values:
-        if key not in SETTING_CHANGES:
-            raise invalid("changes", f"{key} is no setting of a host", hint=f"There are: {', '.join(SETTING_CHANGES)}.")
     values = {key: _setting(key, value) for key, value in request.values}
     text = document.change_settings(base.texts[request.host], values)
     edited = Manifest.parse(text, path)
@@ -446,11 +432,7 @@ def _setting(key: str, value: str) -> str | bool | None:
     """A setting as the manifest has it; the empty text takes it out."""
     if not value:
         return None
-    if key != "auto_apply":
-        return value
-    if value not in ("true", "false"):
-        raise invalid("changes", f"auto_apply is true or false, not {value}")
-    return value == "true"
+    return value == "true" if key == "auto_apply" else value
 
 
 def _update(base: Base, request: Update) -> Plan:
@@ -485,17 +467,6 @@ def _batch(base: Base, request: Batch) -> Plan:
             expected={**whole.expected, **one.expected},
         )
     return whole
-
-
-@contextmanager
-def naming_part(number: int) -> Iterator[None]:
-    """Let an error say which part of a batch it is about."""
-    try:
-        yield
-    except GlixError as error:
-        details = {**error.details, "part": number}
-        message = f"operations.{number}: {error.message}"
-        raise type(error)(message, code=error.code, hint=error.hint, details=details) from error
 
 
 def planned_base(base: Base, planned: Plan) -> Base:

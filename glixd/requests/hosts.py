@@ -10,7 +10,6 @@ from glixd.errors import invalid
 from glixd.model.change import Init, RemoveHost, RenameHost, SetHost
 from glixd.model.flakeref import FlakeRef
 from glixd.protocol import DEFAULT_CORE_URL, DEFAULT_HOME_MANAGER_URL, DEFAULT_NIXPKGS_URL
-from glixd.requests.forms import check_settings
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part
 
@@ -40,9 +39,8 @@ def init(tools: Tools, asked: api.InitParameters, caller: Caller) -> Made:
 
 
 def set_host(tools: Tools, row: api.Operation, asked: api.SetHostParameters, context: Context) -> Made:
-    """Check that the host is there, and the form of the values."""
+    """Check that the host is there."""
     host, _ = tools.host(asked, context)
-    check_settings(asked.changes)
     urls = tuple(value for key, value in asked.changes.items() if key == "registry_url" and value)
     return SetHost(host, tuple(sorted(asked.changes.items()))), (Part(row.policy, sources=urls),)
 

@@ -13,7 +13,6 @@ from glixd.model.change import Add, Change, Move, Remove, Resolved, Switch
 from glixd.model.manifest import Manifest, Package
 from glixd.model.operations import not_installed
 from glixd.policy import Target
-from glixd.requests.forms import check_values
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part
 from glixd.resolvers.chain import resolve
@@ -23,8 +22,6 @@ from glixd.resolvers.consents import with_consents
 def add(tools: Tools, row: api.Operation, asked: api.AddParameters, context: Context) -> Made:
     """Resolve every reference."""
     host, manifest = tools.host(asked, context)
-    if asked.name is not None and len(asked.refs) > 1:
-        raise invalid("name", "it can be given only with a single reference")
     scope = _scope(asked.scope, asked.user, manifest)
     asking = tools.asking(context.snapshot, host, manifest, context.cancellation)
     found = tuple(
@@ -58,7 +55,6 @@ def set_keys(tools: Tools, row: api.Operation, asked: api.SetParameters, context
     before = _targets(host, manifest, (asked.name,))
     package = manifest.packages[asked.name]
     values = dict(asked.changes)
-    check_values(values)
     resolved = None
     if "flake" in values or "pin" in values:
         asking = tools.asking(context.snapshot, host, manifest, context.cancellation)
@@ -90,13 +86,7 @@ def move(tools: Tools, row: api.Operation, asked: api.MoveParameters, context: C
 
 
 def _scope(scope: Scope | None, user: str | None, manifest: Manifest) -> Scope:
-    if user is None:
-        return scope or manifest.settings.default_scope
-    if scope is Scope.SYSTEM:
-        raise invalid(
-            "user", "a package of the system belongs to no user", hint="Leave --user out, or use --scope home."
-        )
-    return Scope.HOME
+    return Scope.HOME if user is not None else scope or manifest.settings.default_scope
 
 
 def _targets(host: str, manifest: Manifest, names: tuple[str, ...]) -> tuple[Target, ...]:

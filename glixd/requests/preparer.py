@@ -62,7 +62,7 @@ class Preparer:
 
 
 _MAKERS: Final[Mapping[str, Maker]] = {
-    **batch.BATCHED,
+    **batch.MAKERS,
     "Apply": batch.apply,
     "RemoveHost": hosts.remove_host,
     "RenameHost": hosts.rename_host,

@@ -27,8 +27,6 @@ def rollback(tools: Tools, row: api.Operation, asked: api.RollbackParameters, co
         return machine.restore(tools, row, asked, context)
     if asked.boot:
         raise invalid("boot", "it says how to go back to a generation, and none is named", hint="Name one with --to.")
-    if asked.steps is not None and asked.to_commit is not None:
-        raise invalid("steps", "it can't be combined with to_commit")
     git, target = context.snapshot.git, None
     if asked.to_commit is not None:
         target = git.ref(f"{asked.to_commit}^{{commit}}")
@@ -52,8 +50,6 @@ def collect(tools: Tools, row: api.Operation, asked: api.CollectGarbageParameter
         raise invalid("apply", "collecting garbage changes nothing that could be applied")
     if asked.host not in (None, tools.default_host):
         raise invalid("host", f"garbage is collected on the machine of the daemon, {tools.default_host}")
-    if asked.delete_old and (asked.keep or asked.older_than):
-        raise invalid("delete_old", "it can't be combined with keep or older_than, which spare some old generations")
     seconds = int(asked.older_than.removesuffix("d")) * 86400 if asked.older_than else None
     request = Collect(tools.default_host, Rule(asked.keep, seconds, asked.delete_old))
     said = {"keep": asked.keep, "older_than": asked.older_than, "delete_old": asked.delete_old or None}

@@ -77,6 +77,8 @@ FITTING: dict[str, object] = {
     "url": "https://registry.example/registry.json",
 }
 
+OF_HOSTS: dict[tuple[str, str], object] = {("SetHost", "changes"): {"default_scope": "home"}}
+
 OF_ANOTHER_TYPE: dict[str, tuple[object, ...]] = {
     "s": (1, 1.5, True, b"firefox", ["firefox"], {"firefox": "x"}),
     "b": (0, 1, 1.0, "true", "", ["x"], {}),
@@ -99,7 +101,7 @@ def signature(row: Operation, name: str) -> str:
 
 def arguments(row: Operation) -> dict[str, object]:
     """A request with all that it must have."""
-    return {name: FITTING[name] for name in api.required(row.parameters)}
+    return {name: OF_HOSTS.get((row.name, name), FITTING[name]) for name in api.required(row.parameters)}
 
 
 def refusal(name: str, arguments: dict[str, Any]) -> InvalidRequest:

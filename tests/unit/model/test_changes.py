@@ -175,10 +175,7 @@ def test_an_input_of_the_same_url_is_shared_and_any_other_is_left_alone() -> Non
     [
         (change("nosuch", scope="home"), ErrorCode.NOT_INSTALLED),
         (change("tool", user="bob"), ErrorCode.INVALID_ARGUMENT),
-        (change("tool", colour="red"), ErrorCode.INVALID_ARGUMENT),
         (Move("laptop", ("tool", "nosuch"), Scope.HOME, None), ErrorCode.NOT_INSTALLED),
-        (SetHost("laptop", (("colour", "red"),)), ErrorCode.INVALID_ARGUMENT),
-        (SetHost("laptop", (("auto_apply", "yes"),)), ErrorCode.INVALID_ARGUMENT),
     ],
 )
 def test_what_makes_no_sense_is_refused(request_: Planned, code: ErrorCode) -> None:
