@@ -31,6 +31,7 @@ from glixd.backends.registry import Registries
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
 from glixd.backends.store import Store
+from glixd.culprit import Culprits
 from glixd.doctor import Doctor, Patient, has_user
 from glixd.engine import Engine
 from glixd.errors import Failed, GlixError
@@ -182,7 +183,9 @@ class Daemon:
                 folders=profile_folders(self._environment) if settings.mode is Mode.USER else (),
                 system_profile=profile.link,
             ),
-            rebuilder=Rebuilder(repository, nix, systems, profile, activation, machine=settings.host),
+            rebuilder=Rebuilder(
+                repository, nix, systems, profile, activation, Culprits(repository, nix), machine=settings.host
+            ),
             activation=activation,
             generations=generations,
             profile=profile,

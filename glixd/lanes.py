@@ -18,9 +18,10 @@ from glixd.backends import activator
 from glixd.backends.activator import Order
 from glixd.backends.process import Cancellation
 from glixd.draft import Job
+from glixd.errors import Failed
 from glixd.herald import Herald
 from glixd.initialise import make_repository
-from glixd.model.change import Collect, Init, Rebuild, Request, Restore
+from glixd.model.change import Collect, Init, Rebuild, Request, Restore, Switch
 from glixd.parts import Parts
 from glixd.protocol import State
 from glixd.queue import Ticket
@@ -59,7 +60,7 @@ class Lanes:
                     self._herald.state(ticket, State.RUNNING)
                     return await self._collectors.run(self._parts.collector.run, errand)
             case Rebuild():
-                return await self._rebuild(ticket, prepared.request)
+                return await self._rebuild_without(ticket, prepared, prepared.request)
             case _:
                 return await self._change(ticket, prepared, prepared.request)
 
@@ -161,6 +162,29 @@ class Lanes:
         async with self._rebuilding:
             self._herald.state(ticket, State.RUNNING)
             return await self._builders.run(self._parts.rebuilder.run, errand)
+
+    async def _rebuild_without(self, ticket: Ticket, prepared: Prepared, request: Rebuild) -> Result:
+        """Rebuild; where packages break the evaluation and the caller says so, disable them in a commit and go on."""
+        try:
+            return await self._rebuild(ticket, request)
+        except Failed as error:
+            broken = error.details.get("packages")
+            if not request.keep_going_without or ticket.parameters.dry_run or not isinstance(broken, list):
+                raise
+        names = tuple(broken)
+        switched = await self._parts.queue.run(
+            ticket,
+            partial(self._commit, ticket, prepared, Switch(request.host, names, enabled=False)),
+            partial(self._herald.state, ticket, State.RUNNING),
+        )
+        self._committed(ticket, switched)
+        ticket.cancellation = Cancellation()
+        commit = switched.commit or request.commit
+        rebuilt = await self._rebuild(ticket, replace(request, commit=commit, keep_going_without=False))
+        told = rebuilt.outcome.rebuild and rebuilt.outcome.rebuild.model_copy(update={"disabled": names})
+        outcome = rebuilt.outcome.model_copy(update={"rebuild": told, "changes": switched.outcome.changes})
+        warned = f"Disabled, since the host does not evaluate with it: {', '.join(names)}."
+        return replace(rebuilt, outcome=outcome, commit=commit, warnings=(*rebuilt.warnings, warned))
 
     # -- telling, from any thread ------------------------------------------------------------------------------------
 

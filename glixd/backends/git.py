@@ -304,6 +304,10 @@ class Git:
             raise self._failure("update-ref", done)
         return done.status == 0
 
+    def delete_ref(self, ref: str) -> None:
+        """Let a ref of ours go, whatever it names; one that is not there is no error."""
+        self._git("update-ref", "--no-deref", "-d", ref)
+
     def stage(self, entries: Mapping[str, Entry | None], index: Path, *, keep: Sequence[int]) -> None:
         """Set entries of the index file `index`; None takes a path out."""
         width = max((len(entry.oid) for entry in entries.values() if entry), default=40)

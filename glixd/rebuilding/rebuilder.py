@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +21,8 @@ from glixd.backends import activator
 from glixd.backends.activator import Order, Status
 from glixd.backends.profile import Profile
 from glixd.backends.repository import FLAKE, LOCK, Repository
-from glixd.errors import GlixError, Refused
+from glixd.culprit import Culprits, blamed
+from glixd.errors import Failed, GlixError, Refused
 from glixd.model.generations import Built as BuiltGeneration
 from glixd.protocol import ErrorCode
 from glixd.rebuilding import activation
@@ -61,6 +63,7 @@ class Rebuilder:
         systems: Systems,
         profile: Profile,
         activation: Activation,
+        culprits: Culprits,
         *,
         machine: str,
         clock: Callable[[], float] = time.time,
@@ -70,6 +73,7 @@ class Rebuilder:
         self._systems = systems
         self._profile = profile
         self._activation = activation
+        self._culprits = culprits
         self._tags = Tags(repository)
         self._machine = machine
         self._clock = clock
@@ -87,6 +91,13 @@ class Rebuilder:
             action=request.action, host=request.host, commit=request.commit, activated=False, pending=pending
         )
         building = Building(self._builder, errand.tell)
+        with self._blaming(errand):
+            return self._carry(errand, building, rebuilt, before, warnings)
+
+    def _carry(
+        self, errand: Errand, building: Building, rebuilt: api.Rebuilt, before: _Before, warnings: tuple[str, ...]
+    ) -> Result:
+        request = errand.request
         if request.action is api.Action.DRY_BUILD:
             errand.step(f"looking at what {request.host} needs")
             planned = building.plan(request.commit, request.host, errand.cancellation)
@@ -112,6 +123,19 @@ class Rebuilder:
         self._tags.write(BuiltGeneration(host, number, commit, path, transaction, when), int(now))
 
     # -- steps -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _blaming(self, errand: Errand) -> Iterator[None]:
+        """Let the error of an evaluation name the packages that cause it."""
+        try:
+            yield
+        except Failed as error:
+            if error.code is not ErrorCode.EVALUATION_FAILED:
+                raise
+            errand.step("looking for the package that breaks it")
+            request = errand.request
+            found = self._culprits.of(request.commit, request.host, error.message, errand.cancellation)
+            raise (blamed(error, found) if found else error) from None
 
     def _before(self) -> _Before:
         running = self._profile.running()

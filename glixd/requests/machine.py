@@ -23,8 +23,10 @@ def rebuild(tools: Tools, row: api.Operation, asked: api.RebuildParameters, cont
     request = Rebuild(host, context.snapshot.commit, asked.action, asked.keep_going_without, back)
     builds_only = asked.action in (api.Action.BUILD, api.Action.DRY_BUILD)
     policy = Policy.BUILD if builds_only else row.policy
-    parts = (Part(policy, (Target(context.snapshot.commit, asked.action),)),)
-    return Prepared(request, parts, digest_of(row.name, request))
+    parts = [Part(policy, (Target(context.snapshot.commit, asked.action),))]
+    if asked.keep_going_without:
+        parts.append(Part(Policy.CONFIGURE))
+    return Prepared(request, tuple(parts), digest_of(row.name, request))
 
 
 def restore(tools: Tools, row: api.Operation, asked: api.RollbackParameters, context: Context) -> Made:

@@ -176,3 +176,51 @@ def _command(pid: str) -> str:
         )
     except OSError:
         return ""
+
+
+BREAKING = """
+[packages.uncatchable]
+flake = "nixpkgs#uncatchable"
+
+[packages.renamed]
+flake = "nixpkgs#oldalias"
+"""
+
+
+def test_packages_that_break_the_evaluation_are_named_and_can_be_left_out(site: Site, daemon: RunningDaemon) -> None:
+    daemon.done("Add", refs=["hello", "git", "ripgrep", "tmux"])
+    site.write({"hosts/laptop/glix.toml": site.read("hosts/laptop/glix.toml") + BREAKING})
+    daemon.done("Adopt")
+    trace = site.trace()
+    error = daemon.failed("Rebuild", action="build")
+    assert error["name"] == "EvaluationFailed"
+    assert error["details"]["packages"] == ["uncatchable", "renamed"]
+    assert error["message"].startswith("laptop does not evaluate because of uncatchable, renamed: ")
+    assert "--keep-going-without" in error["hint"]
+    changed = {path for path, digest in site.trace().items() if trace.get(path) != digest}
+    assert all(path.startswith((".git/objects/", ".git/glix/")) for path in changed), "only objects that nothing names"
+    told = site.glixctl("rebuild", "build", "--keep-going-without")
+    assert told.returncode == Exit.DONE, told.stderr
+    assert "  disabled, since the host does not evaluate with it: uncatchable, renamed\n" in told.stdout
+    assert site.commits()[-1] == "glix disable laptop: uncatchable, renamed"
+    packages = {one["name"]: one["enabled"] for one in daemon.call("List", include_disabled=True)["packages"]}
+    assert packages == {
+        "hello": True,
+        "git": True,
+        "ripgrep": True,
+        "tmux": True,
+        "uncatchable": False,
+        "renamed": False,
+    }
+    assert daemon.done("Rebuild", action="build")["outcome"]["rebuild"]["path"]
+
+
+def test_an_evaluation_that_no_package_breaks_blames_none(site: Site, daemon: RunningDaemon) -> None:
+    daemon.done("Add", refs=["hello"])
+    site.write({"hosts/laptop/default.nix": '{ ... }: { system.extraActivation = throw "hello is not to blame"; }\n'})
+    daemon.done("Adopt", everything=True)
+    head = site.git("rev-parse", "HEAD")
+    error = daemon.failed("Rebuild", keep_going_without=True)
+    assert "packages" not in error["details"]
+    assert "hello is not to blame" in error["message"]
+    assert site.git("rev-parse", "HEAD") == head
