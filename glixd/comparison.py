@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from glixd import api
-from glixd.backends.git import Entry, Git
+from glixd.backends.git import Git
+from glixd.backends.objects import Entry
 from glixd.backends.repository import Repository, Snapshot
 from glixd.draft import unified
 from glixd.errors import invalid

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from glixd.backends.git import Commit
 from glixd.backends.nix import Nix
+from glixd.backends.objects import Commit
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Repository, Snapshot
 from glixd.draft import COMMITTER
@@ -104,8 +104,9 @@ class _Trial:
             text = document.change_package(text, name, {"enabled": False})
         with self._repository.locked(self._cancellation) as held:
             files = {manifest_path(self._host): text.encode()}
-            tried = Commit(TRIED_REF, self._snapshot.commit, COMMITTER, COMMITTER, "Tried by glixd\n", files)
-            commit = self._repository.write(held, tried, self._cancellation)
+            tried = Commit(self._snapshot.commit, COMMITTER, COMMITTER, "Tried by glixd\n", files)
+            commit = self._repository.make(tried)
+            self._repository.show(held, commit, TRIED_REF)
         try:
             self._nix.evaluate_host(commit, self._host, cancellation=self._cancellation)
         except Failed as error:

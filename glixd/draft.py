@@ -10,15 +10,13 @@ from typing import Final
 
 from glixd import api
 from glixd.api import Caller
-from glixd.backends.git import Commit, Entry, Person
+from glixd.backends.objects import Commit, Content, Entry, Person
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import FLAKE, LOCK, SCRATCH_REF
+from glixd.backends.repository import FLAKE, LOCK
 from glixd.model.change import Plan, Request, listed
 from glixd.model.lockfile import LockFile
 
 COMMITTER: Final = Person("glixd", "glixd@localhost")
-Content = bytes | Entry | None
-"""What a file becomes: new bytes, an object that is there already, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class Draft:
 def commit_of(job: Job, draft: Draft, base: str | None, machine: str) -> Commit:
     """The commit of a change, by the caller and through glixd."""
     author = Person(job.caller.login, f"{job.caller.login}@{machine}")
-    return Commit(SCRATCH_REF, base, author, COMMITTER, _message(job, draft), draft.changed, draft.programs)
+    return Commit(base, author, COMMITTER, _message(job, draft), draft.changed, draft.programs)
 
 
 def _message(job: Job, draft: Draft) -> str:

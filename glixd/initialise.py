@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glixd.backends import files
-from glixd.backends.git import RefUpdate
-from glixd.backends.repository import FLAKE, LOCK, PUBLISHED_REF, Repository
+from glixd.backends.repository import FLAKE, LOCK, Repository
 from glixd.draft import Draft, Job, commit_of, outcome_of
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker
@@ -56,11 +55,10 @@ def _build(repository: Repository, draft: Draft, job: Job, machine: str) -> str:
     repository.git.initialise(job.branch)
     try:
         with repository.locked(job.cancellation) as held:
-            commit = repository.write(held, commit_of(job, draft, None, machine), job.cancellation)
-            if not repository.git.update_refs([RefUpdate(repository.branch, commit, None)], keep=held.keep):
-                raise Failed("git could not make the branch.", code=ErrorCode.READ_ONLY)
-            published = repository.publish(held, None, commit)
-            if published.pending or repository.git.ref(PUBLISHED_REF) != commit:
+            commit = repository.make(commit_of(job, draft, None, machine))
+            repository.commit_point(held, commit, None)
+            published = repository.publish(held, commit, repository.git.changed_paths(None, commit))
+            if published.pending:
                 raise Failed(f"The new work tree can't be written: {published.pending}", code=ErrorCode.READ_ONLY)
     finally:
         repository.close()

@@ -13,8 +13,9 @@ from collections import OrderedDict
 from typing import Final
 
 from glixd.backends.evaluator import Leaf
-from glixd.backends.git import REGULAR, Git
+from glixd.backends.git import Git
 from glixd.backends.nix import Nix
+from glixd.backends.objects import REGULAR
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import FLAKE, LOCK, Snapshot
 from glixd.errors import Refused

@@ -91,7 +91,7 @@ class Recovery:
                 if repository.git.ref(f"{found[0].oid}~1") != base:
                     return None
                 repository.commit_point(held, found[0].oid, base)
-                repository.publish(held, base, found[0].oid)
+                repository.publish(held, found[0].oid, repository.git.changed_paths(base, found[0].oid))
                 return found[0].oid
         except GlixError as error:
             log.warning("a rollback could not be finished", transaction=transaction, reason=error.message)

@@ -9,18 +9,18 @@ recovery finishes the rest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from glixd import api
-from glixd.backends.git import Entry
-from glixd.backends.repository import FLAKE, LOCK, BranchMoved, Held, Repository, Snapshot, adopted_blob
+from glixd.backends.objects import Content, Entry
+from glixd.backends.repository import FLAKE, LOCK, BranchMoved, Held, Published, Repository, Snapshot, adopted_blob
 from glixd.backends.worktree import LINK
 from glixd.concern import concerned
-from glixd.draft import Content, Draft, Job, commit_of, outcome_of
-from glixd.errors import Failed, Refused
+from glixd.draft import Draft, Job, commit_of, outcome_of
+from glixd.errors import Failed, GlixError, Refused
 from glixd.locking import Locker, moved_folders
 from glixd.model.change import (
     ALL_HOSTS,
@@ -58,6 +58,17 @@ class Result:
     """The hosts whose configuration may have changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A commit that is made and that nobody can see yet."""
+
+    job: Job
+    draft: Draft
+    outcome: api.Outcome
+    commit: str
+    hosts: tuple[str, ...]
+
+
 class Transactor:
     """Carries one change at a time through to its commit."""
 
@@ -81,10 +92,45 @@ class Transactor:
                     job.step("somebody committed meanwhile; starting again from there")
             return self._attempt(job, held)
 
+    def run_together(self, jobs: Sequence[Job]) -> list[Result | GlixError]:
+        """Carry jobs that wait through in their order: a commit for each, one commit point and one publish for all.
+
+        Answers with how each ended. Raises what stopped them all before the commit point; then nothing was changed.
+        """
+        with self._repository.locked() as held:
+            return self._carry(jobs, held)
+
     def _attempt(self, job: Job, held: Held) -> Result:
-        snapshot = self._repository.snapshot()
+        (ended,) = self._carry((job,), held)
+        if isinstance(ended, GlixError):
+            raise ended
+        return ended
+
+    def _carry(self, jobs: Sequence[Job], held: Held) -> list[Result | GlixError]:
+        held.expected = {}
+        base = newest = self._repository.snapshot()
+        ended: list[Result | GlixError | _Made] = []
+        made: list[_Made] = []
+        for job in jobs:
+            one = self._tried(job, held, newest, base if not made else None)
+            ended.append(one)
+            if isinstance(one, _Made):
+                made.append(one)
+                newest = self._repository.at(one.commit)
+        published = self._commit(made, held, base, newest) if made else Published()
+        return [_result(one, published) if isinstance(one, _Made) else one for one in ended]
+
+    def _tried(self, job: Job, held: Held, snapshot: Snapshot, shown: Snapshot | None) -> _Made | Result | GlixError:
+        try:
+            return self._make(job, held, snapshot, shown)
+        except GlixError as error:
+            return error
+
+    def _make(self, job: Job, held: Held, snapshot: Snapshot, shown: Snapshot | None) -> _Made | Result:
+        """Make the commit of a job on top of `snapshot`; `shown` is what the work tree shows, where its edits count."""
+        job.cancellation.check()
         job.step("computing the change")
-        draft = self._draft(snapshot, job, held)
+        draft = self._draft(snapshot, job, held, shown)
         if not draft.changed:
             if job.point:
                 job.point(snapshot.commit)
@@ -93,25 +139,35 @@ class Transactor:
         if job.dry_run:
             return Result(outcome)
         job.step("writing the commit")
-        commit = self._repository.write(held, commit_of(job, draft, snapshot.commit, self.machine), job.cancellation)
+        commit = self._repository.make(commit_of(job, draft, snapshot.commit, self.machine))
         self._verify(commit, draft)
-        hosts = self._concerned(snapshot, commit, draft)
-        if job.point:
-            job.point(commit)
-        job.cancellation.seal()
-        self._repository.commit_point(held, commit, snapshot.commit)
-        warnings = self._publish(job, draft, held, snapshot.commit, commit)
-        return Result(outcome, commit, warnings, hosts)
+        return _Made(job, draft, outcome, commit, self._concerned(snapshot, commit, draft))
+
+    def _commit(self, made: Sequence[_Made], held: Held, base: Snapshot, newest: Snapshot) -> Published:
+        """Pass the commit point, and publish: the commits stand, and from here on whatever happens is a warning."""
+        for one in made:
+            if one.job.point:
+                self._repository.show(held, one.commit)
+                one.job.point(one.commit)
+        for one in made:
+            one.job.cancellation.seal()
+        self._repository.commit_point(held, newest.commit, base.commit)
+        for one in made:
+            one.job.committed(one.commit)
+            one.job.step("publishing")
+        paths = dict.fromkeys(path for one in made for path in one.draft.changed)
+        changes = {path: (base.entry(path), newest.entry(path)) for path in paths}
+        return self._repository.publish(held, newest.commit, changes)
 
     # -- preparing -----------------------------------------------------------------------------------------------
 
-    def _draft(self, snapshot: Snapshot, job: Job, held: Held) -> Draft:
-        adopted = self._adopted(snapshot, job)
+    def _draft(self, snapshot: Snapshot, job: Job, held: Held, shown: Snapshot | None) -> Draft:
+        adopted = self._adopted(shown, job) if shown else {}
         texts = {
             path: _text(data, path) for path, data in adopted.items() if data is not None and path in snapshot.managed
         }
         base = snapshot.base(texts, self._default_system)
-        held.expected = {path: adopted_blob(data, snapshot.commit) for path, data in adopted.items()}
+        held.expected |= {path: adopted_blob(data, snapshot.commit) for path, data in adopted.items()}
         if isinstance(job.request, Init):
             if job.request.host not in snapshot.hosts:
                 self._refuse_untracked(snapshot, job.request.host)
@@ -288,19 +344,18 @@ class Transactor:
         found = concerned(snapshot, self._repository.at(commit), draft.changed.keys())
         return tuple(sorted(found, key=lambda host: (host != draft.plan.host, host != self.machine, host)))
 
-    def _publish(self, job: Job, draft: Draft, held: Held, base: str, commit: str) -> tuple[str, ...]:
-        """The commit stands: from here on whatever happens is a warning."""
-        job.committed(commit)
-        job.step("publishing")
-        published = self._repository.publish(held, base, commit)
-        warnings = [f"Took over the edit of {path}." for path in draft.adopted]
-        if published.pending:
-            warnings.append(f"Committed; the work tree does not show it yet: {published.pending}")
-        warnings += [
-            f"{path} was edited meanwhile and conflicts with the change; your edit stays in the work tree, resolve it there."
-            for path in published.diverged
-        ]
-        return tuple(warnings)
+
+def _result(made: _Made, published: Published) -> Result:
+    """How a job went that has its commit."""
+    warnings = [f"Took over the edit of {path}." for path in made.draft.adopted]
+    if published.pending:
+        warnings.append(f"Committed; the work tree does not show it yet: {published.pending}")
+    warnings += [
+        f"{path} was edited meanwhile and conflicts with the change; your edit stays in the work tree, resolve it there."
+        for path in published.diverged
+        if path in made.draft.changed
+    ]
+    return Result(made.outcome, made.commit, tuple(warnings), made.hosts)
 
 
 def templates() -> dict[str, str]:

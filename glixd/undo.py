@@ -18,7 +18,8 @@ from typing import Final
 
 from glixd import api
 from glixd.api import Consent
-from glixd.backends.git import REGULAR, Entry, Git, LogEntry
+from glixd.backends.git import Git, LogEntry
+from glixd.backends.objects import REGULAR, Entry
 from glixd.backends.repository import FLAKE, LOCK, Snapshot
 from glixd.errors import NotFound, Refused
 from glixd.model import document

@@ -8,7 +8,8 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -20,6 +21,8 @@ NEEDED_INODES: Final = 1000
 SUSPICIOUS_BYTES: Final = 1024 * 1024
 """Less free room than this explains why a program could not write."""
 SUSPICIOUS_INODES: Final = 100
+SYNCING: Final = 8
+"""Files that are synchronised beside each other."""
 AT_FDCWD: Final = -100
 RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
@@ -66,8 +69,23 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         os.fsync(descriptor)
 
 
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file anew whose contents are synchronised later; what is left there of an earlier attempt goes."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def sync_each(paths: Iterable[Path]) -> None:
+    """Wait until files and folders are on the disk; beside each other, since a journal writes what waits in one go."""
+    waiting = list(paths)
+    with ThreadPoolExecutor(min(len(waiting), SYNCING) or 1, thread_name_prefix="sync") as threads:
+        list(threads.map(sync_file, waiting))
+
+
 def sync_file(path: Path) -> None:
-    """Wait until a plain file is on the disk, whoever wrote it."""
+    """Wait until a plain file, or the names in a folder, are on the disk, whoever wrote them."""
     _sync(path, os.O_RDONLY)
 
 

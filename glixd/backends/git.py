@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The door to git: reading objects, writing a commit beside the work tree, moving refs. No hook, filter or user setting runs.
 
-Reading goes through one long-lived `git cat-file --batch`; a commit is one `git fast-import`; refs move by compare-and-swap
+Reading goes through one long-lived `git cat-file --batch`; new objects are made by `objects`; refs move by compare-and-swap
 in one `git update-ref --stdin`. None of them touches the work tree or the index of the user.
 """
 
@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from glixd.backends.objects import Commit, Entry, Object, Pending, Person, entries_of
 from glixd.backends.process import Cancellation, Completed, Processes
 from glixd.errors import Failed
 from glixd.protocol import ErrorCode
@@ -43,9 +42,6 @@ ENVIRONMENT: Final = {
     "GIT_NO_LAZY_FETCH": "1",
     "LC_ALL": "C",
 }
-REGULAR: Final = "100644"
-PROGRAM: Final = "100755"
-TREE: Final = "40000"
 BACKGROUND_MEMORY: Final = 2 * 1024**3
 """Bytes of address space of a git in the background, which maps the packs that it reads."""
 EMPTY_TREE: Final = {
@@ -53,53 +49,6 @@ EMPTY_TREE: Final = {
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
 }
 """The name of the empty tree, which git knows without an object, by the length of a repository's object names."""
-
-
-class Entry(NamedTuple):
-    """One entry of a tree."""
-
-    mode: str
-    oid: str
-
-    @property
-    def is_tree(self) -> bool:
-        """Whether it is a folder."""
-        return self.mode == TREE
-
-    @property
-    def is_regular(self) -> bool:
-        """Whether it is a plain file: no folder, link or submodule."""
-        return self.mode in (REGULAR, PROGRAM)
-
-
-class Object(NamedTuple):
-    """One object of the store."""
-
-    oid: str
-    kind: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Who wrote or committed."""
-
-    name: str
-    email: str
-
-
-class Commit(NamedTuple):
-    """A commit to be made."""
-
-    ref: str
-    base: str | None
-    author: Person
-    committer: Person
-    message: str
-    files: Mapping[str, bytes | Entry | None]
-    """Path to new contents, or to an object that is there already; None deletes."""
-    programs: Set[str] = frozenset()
-    """The paths whose new contents are executable."""
 
 
 class LogEntry(NamedTuple):
@@ -132,6 +81,7 @@ class Git:
         self._processes = processes
         self._reader: subprocess.Popen[bytes] | None = None
         self._reading = threading.Lock()
+        self.pending = Pending(self.directory / "objects", self.tree)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -147,8 +97,11 @@ class Git:
 
         Raises Failed (ReadOnly) when there is one that can't be read.
         """
-        if "\n" in name:
+        name = self.pending.named(name)
+        if not name or "\n" in name:
             return None
+        if made := self.pending.get(name):
+            return made
         with self._reading:
             try:
                 return self._ask(name)
@@ -172,7 +125,7 @@ class Git:
     def tree(self, name: str) -> dict[str, Entry]:
         """The entries of the tree of that name; empty when there is none."""
         found = self.read(name)
-        return dict(_entries(found)) if found and found.kind == "tree" else {}
+        return dict(entries_of(found)) if found and found.kind == "tree" else {}
 
     def head_ref(self) -> str | None:
         """The branch that HEAD points to, as `refs/heads/…`; None when it is detached."""
@@ -222,6 +175,10 @@ class Git:
 
     def last_change(self, revision: str, path: str) -> str | None:
         """The newest commit up to `revision` that changed `path`."""
+        while parent := self.pending.parent(revision):
+            if self.ref(f"{revision}:{path}") != self.ref(f"{parent}:{path}"):
+                return revision
+            revision = parent
         done = self._done("log", "--max-count=1", "--format=%H", "--end-of-options", revision, "--", path)
         return done.stdout.decode().strip() or None
 
@@ -264,22 +221,14 @@ class Git:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def write_commit(self, commit: Commit, *, keep: Sequence[int], cancellation: Cancellation | None = None) -> str:
-        """Write the objects of a commit and point `commit.ref` at it; the work tree and the index stay as they are."""
-        done = self._git(
-            "fast-import",
-            "--quiet",
-            "--force",
-            "--done",
-            "--date-format=raw",
-            stdin=b"".join(_import_stream(commit)),
-            keep=keep,
-            cancellation=cancellation,
-        )
-        oid = done.stdout.decode().strip()
-        if done.status or not oid:
-            raise self._failure("fast-import", done)
-        return oid
+    def make_commit(self, commit: Commit) -> str:
+        """Make the objects of a commit, which can be read here at once; `pending` writes them. Its name."""
+        return self.pending.commit(commit, len(commit.base) if commit.base else self._width())
+
+    def _width(self) -> int:
+        """Digits of an object name, in a repository that has no commit to tell it by."""
+        done = self._done("rev-parse", "--show-object-format")
+        return 64 if done.stdout.strip() == b"sha256" else 40
 
     def write_tag(self, name: str, commit: str, tagger: Person, when: int, message: str, *, keep: Sequence[int]) -> str:
         """Write an annotated tag of a commit, and return its object; no ref names it yet."""
@@ -476,40 +425,6 @@ class Git:
                 with suppress(BrokenPipeError):
                     pipe.close()
         return words.decode(errors="replace").strip()
-
-
-def _entries(tree: Object) -> Iterator[tuple[str, Entry]]:
-    """The entries of a raw tree object: `mode name NUL oid`, the oid in bytes as long as the object's own name says."""
-    data, width, start = tree.data, len(tree.oid) // 2, 0
-    while start < len(data):
-        end = data.index(b"\0", start)
-        mode, _, name = data[start:end].partition(b" ")
-        yield (
-            name.decode(errors="surrogateescape"),
-            Entry(mode.decode(), data[end + 1 : end + 1 + width].hex()),
-        )
-        start = end + 1 + width
-
-
-def _import_stream(commit: Commit) -> Iterator[bytes]:
-    """A commit in the language of git fast-import."""
-    moment = f"{int(time.time())} +0000"
-    message = commit.message.encode()
-    yield f"commit {commit.ref}\nmark :1\n".encode()
-    yield f"author {commit.author.name} <{commit.author.email}> {moment}\n".encode()
-    yield f"committer {commit.committer.name} <{commit.committer.email}> {moment}\n".encode()
-    yield b"data %d\n%s\n" % (len(message), message)
-    if commit.base:
-        yield f"from {commit.base}\n".encode()
-    for path, contents in commit.files.items():
-        if contents is None:
-            yield f"D {path}\n".encode()
-        elif isinstance(contents, Entry):
-            yield f"M {contents.mode} {contents.oid} {path}\n".encode()
-        else:
-            mode = PROGRAM if path in commit.programs else REGULAR
-            yield f"M {mode} inline {path}\n".encode() + b"data %d\n%s\n" % (len(contents), contents)
-    yield b"\nget-mark :1\ndone\n"
 
 
 def _log_entry(fields: Sequence[str]) -> LogEntry:

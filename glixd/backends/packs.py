@@ -25,7 +25,6 @@ import structlog
 from glixd.backends import files
 from glixd.backends.git import Git
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import SCRATCH_REF
 from glixd.errors import Failed
 from glixd.protocol import ErrorCode
 
@@ -221,9 +220,9 @@ class Packs:
                 done += sum(map(self._delete_old, oids[start : start + AT_ONCE]))
         return done
 
-    def _newest(self) -> tuple[str | None, ...]:
-        """What our newest change wrote, and where the branch is; the waste was looked for before both."""
-        return self._git.ref(SCRATCH_REF), self._git.ref("HEAD")
+    def _newest(self) -> str | None:
+        """Where the branch is; the waste was looked for before it came there."""
+        return self._git.ref("HEAD")
 
     def _delete_old(self, oid: str) -> bool:
         """Delete an object, unless somebody has written it again meanwhile: git renews its time then."""

@@ -23,7 +23,8 @@ import structlog
 
 from glixd.api import HOST_NAME
 from glixd.backends import files
-from glixd.backends.git import PROGRAM, Commit, Entry, Git, RefUpdate
+from glixd.backends.git import Git, RefUpdate
+from glixd.backends.objects import PROGRAM, Commit, Entry
 from glixd.backends.process import Cancellation, Processes
 from glixd.backends.worktree import WorkTree, blob_name
 from glixd.errors import Failed, GlixError, NotFound, Refused
@@ -37,7 +38,9 @@ log = structlog.get_logger()
 FLAKE: Final = "flake.nix"
 LOCK: Final = "flake.lock"
 SCRATCH_REF: Final = "refs/glix/tx"
-PUBLISHED_REF: Final = "refs/glix/published"
+"""A commit that is looked at before its commit point."""
+FORMER_REF: Final = "refs/glix/published"
+"""Where earlier versions noted what the work tree shows."""
 BUSY_AFTER: Final = 10.0
 """Seconds to wait for another process that holds the repository."""
 SETTLE: Final = 1.0
@@ -47,6 +50,10 @@ MANIFESTS: Final = 4
 """Manifests of one host that are kept as parsed: what it says now, said before and will say."""
 HOSTS: Final = 4096
 """Hosts of which something is kept."""
+
+
+Changes = Mapping[str, tuple[Entry | None, Entry | None]]
+"""Each file that a commit changes, with what was there and what is there now."""
 
 
 class BranchMoved(Refused):
@@ -332,7 +339,7 @@ class Repository:
     @property
     def is_published(self) -> bool:
         """Whether the work tree was brought to the newest commit; what people commit is there already."""
-        published, newest = self.git.ref(PUBLISHED_REF), self.git.ref(self.branch)
+        published, newest = self._shown(), self.git.ref(self.branch)
         if published is None or newest is None or published == newest:
             return True
         return not self._made_since(published, newest)
@@ -352,6 +359,7 @@ class Repository:
         try:
             self._take(descriptor, cancellation)
             held = Held(descriptor)
+            self.git.pending.forget()
             with files.translating(self.root):
                 self.recover(held)
                 self._check_index_lock()
@@ -360,18 +368,19 @@ class Repository:
         finally:
             os.close(descriptor)
 
-    def write(self, held: Held, commit: Commit, cancellation: Cancellation) -> str:
-        """Write the objects of a commit; nothing that a person sees changes."""
-        with files.translating(self.root):
-            self._note(held)
-        try:
-            return self.git.write_commit(commit, keep=held.keep, cancellation=cancellation)
-        except Failed:
-            files.explain_full(self.root, *self._needed)
-            raise
+    def make(self, commit: Commit) -> str:
+        """Make a commit that nobody but us can see yet; the commit point writes it."""
+        return self.git.make_commit(commit)
 
-    def commit_point(self, held: Held, commit: str, base: str) -> None:
+    def show(self, held: Held, commit: str, ref: str = SCRATCH_REF) -> None:
+        """Let other programs see a commit before its commit point, under a ref of ours; raises NoSpace or ReadOnly."""
+        self._settle(held)
+        if not self.git.update_refs([RefUpdate(ref, commit, "")], keep=held.keep):
+            raise Failed(f"git could not set {ref}.", code=ErrorCode.READ_ONLY)
+
+    def commit_point(self, held: Held, commit: str, base: str | None) -> None:
         """Move the branch from `base` to `commit`, durably; raises Conflict, Busy or ReadOnly, and then nothing moved."""
+        self._settle(held)
         if self._moved(held, commit, base):
             return
         now = self.git.ref(self.branch)
@@ -388,7 +397,13 @@ class Repository:
             f"git could not move {self.branch}.", code=ErrorCode.READ_ONLY, hint="Run git fsck in the repository."
         )
 
-    def _moved(self, held: Held, commit: str, base: str) -> bool:
+    def _settle(self, held: Held) -> None:
+        """Write what was made, durably."""
+        with files.translating(self.root):
+            self._note(held)
+            self.git.pending.settle()
+
+    def _moved(self, held: Held, commit: str, base: str | None) -> bool:
         """Whether git moved the branch; a git that was killed may have done so, and left its locks."""
         try:
             return self.git.update_refs([RefUpdate(self.branch, commit, base)], keep=held.keep)
@@ -398,13 +413,10 @@ class Repository:
                 return True
             raise
 
-    def publish(self, held: Held, old: str | None, commit: str, *, foreign: bool = False) -> Published:
-        """Bring the work tree and the index to `commit`; after a commit point nothing here is a failure.
-
-        `foreign` says that people may have committed between the two: only what our commits touched is published then.
-        """
+    def publish(self, held: Held, commit: str, changes: Changes) -> Published:
+        """Bring the files of `changes` to `commit`, in the work tree and the index; after a commit point nothing here is a failure."""
         try:
-            result = self._publish(held, old, commit, foreign=foreign)
+            result = self._publish(held, commit, changes)
         except (OSError, GlixError) as error:
             log.warning("publishing is pending", commit=commit, reason=str(error))
             return Published(pending=str(error))
@@ -423,7 +435,7 @@ class Repository:
         if self.index_is_damaged:
             with self._index(held):
                 pass
-        main, published = self.git.ref(self.branch), self.git.ref(PUBLISHED_REF)
+        main, published = self.git.ref(self.branch), self._shown()
         if main is not None and main != published:
             self._finish(held, published, main)
         elif (note := self.folder / "moving").exists():
@@ -432,10 +444,13 @@ class Repository:
     def _finish(self, held: Held, published: str | None, main: str) -> None:
         """Publish what an earlier process committed; what people committed is in their work tree already."""
         if published is None or not self._made_since(published, main):
-            self.git.update_refs([RefUpdate(PUBLISHED_REF, main, "")], keep=held.keep)
+            self._note_shown(main)
             return
         held.expected = self._noted()
-        result = self.publish(held, published, main, foreign=True)
+        changes = self.git.changed_paths(published, main)
+        touched = self._touched(published, main)
+        ours = {path: change for path, change in changes.items() if path in touched}
+        result = self.publish(held, main, ours)
         held.expected = {}
         log.info("published what an earlier process had committed", commit=main, pending=result.pending)
 
@@ -472,21 +487,30 @@ class Repository:
             else:
                 return
 
-    def _publish(self, held: Held, old: str | None, commit: str, *, foreign: bool) -> Published:
+    def _publish(self, held: Held, commit: str, changes: Changes) -> Published:
         diverged: list[str] = []
-        if self.shows_branch():
-            changes = self.git.changed_paths(old, commit)
-            if foreign:
-                touched = self._touched(old, commit)
-                changes = {path: change for path, change in changes.items() if path in touched}
+        shows = self.shows_branch()
+        if shows:
             diverged = self.worktree.publish(changes, held.expected)
             with self._index(held) as scratch:
                 self.git.stage({path: new for path, (_, new) in changes.items()}, scratch, keep=held.keep)
-        if not self.git.update_refs([RefUpdate(PUBLISHED_REF, commit, "")], keep=held.keep):
-            return Published(pending=f"{PUBLISHED_REF} can't be moved", diverged=tuple(diverged))
-        if not self.shows_branch():
+        self._note_shown(commit)
+        if not (shows and self.shows_branch()):
             return Published(pending=f"{self.branch} is not checked out; the work tree shows another branch")
         return Published(diverged=tuple(diverged))
+
+    def _shown(self) -> str | None:
+        """The commit that the work tree was last brought to."""
+        try:
+            return (self.folder / "published").read_text().strip() or None
+        except FileNotFoundError:
+            return self.git.ref(FORMER_REF)
+
+    def _note_shown(self, commit: str) -> None:
+        """Note what the work tree shows. The rename need not be durable: with an older note it is published once more."""
+        fresh = self.scratch / "published"
+        files.write_durably(fresh, f"{commit}\n".encode(), 0o600)
+        fresh.replace(self.folder / "published")
 
     def _made_since(self, old: str, new: str) -> bool:
         """Whether a commit of ours stands between two commits; what people commit is in their work tree already."""
@@ -547,7 +571,7 @@ class Repository:
 
     def _release_refs(self) -> None:
         """Remove the ref locks of a git of ours that was killed; those of refs/glix are always ours."""
-        for name in (SCRATCH_REF, PUBLISHED_REF):
+        for name in (SCRATCH_REF, FORMER_REF):
             (self.git.directory / f"{name}.lock").unlink(missing_ok=True)
         note = self.folder / "moving"
         try:

@@ -20,7 +20,8 @@ from urllib.parse import quote, unquote
 import structlog
 
 from glixd.backends import files
-from glixd.backends.git import Entry, Git
+from glixd.backends.git import Git
+from glixd.backends.objects import Entry
 
 log = structlog.get_logger()
 

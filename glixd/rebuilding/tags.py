@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from glixd.backends.git import Person, RefUpdate
+from glixd.backends.git import RefUpdate
+from glixd.backends.objects import Person
 from glixd.backends.repository import Repository
 from glixd.errors import Failed
 from glixd.model.generations import TAGS, Built, tag_of

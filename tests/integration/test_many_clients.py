@@ -231,19 +231,17 @@ def standing(site: Site, folder: Path, moment: str) -> tuple[StandingGit, Runnin
     return git, RunningDaemon(site, extra={"PATH": git.path, "GLIXD_INDEX": "false"})
 
 
-def test_change_that_writes_its_objects_is_cancelled_and_leaves_everything_as_it_was(
-    site: Site, tmp_path: Path
+def test_change_that_waits_for_the_repository_is_cancelled_and_leaves_everything_as_it_was(
+    site: Site, daemon: RunningDaemon
 ) -> None:
-    git, running = standing(site, tmp_path, "before the objects")
     shown = site.read(MANIFEST), site.git("rev-parse", "HEAD"), site.git("status", "--porcelain")
-    with running as daemon, daemon.connect() as client:
-        git.arm()
+    with site.locked(), daemon.connect() as client:
         transaction = client.call("Add", refs=["firefox"], evaluate=False)["transaction"]
-        git.wait()
+        client.reach(transaction, "running")
         client.call("Cancel", transaction=transaction)
         assert client.wait(transaction)["state"] == "cancelled"
         assert (site.read(MANIFEST), site.git("rev-parse", "HEAD"), site.git("status", "--porcelain")) == shown
-        assert daemon.done("Add", refs=["firefox"], evaluate=False)["commit"] == site.git("rev-parse", "HEAD")
+    assert daemon.done("Add", refs=["firefox"], evaluate=False)["commit"] == site.git("rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize("moment", ["before the commit point", "after the commit point", "before publishing ends"])
@@ -282,7 +280,7 @@ def test_second_daemon_is_refused_however_it_comes_to_the_repository(
     assert daemon.done("Add", refs=["hello"], evaluate=False)["commit"] == site.git("rev-parse", "HEAD")
 
 
-@pytest.mark.parametrize("moment", ["before the objects", "before the commit point", "before publishing ends"])
+@pytest.mark.parametrize("moment", ["before the commit point", "after the commit point"])
 def test_commit_of_a_person_in_the_middle_of_a_change_is_kept(site: Site, tmp_path: Path, moment: str) -> None:
     git, running = standing(site, tmp_path, moment)
     before = site.git("rev-parse", "HEAD")

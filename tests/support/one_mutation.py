@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from glixd import log
-from glixd.backends.git import Commit
-from glixd.backends.process import Cancellation
-from glixd.backends.repository import Held, Published, Repository
+from glixd.backends.objects import Commit
+from glixd.backends.repository import Changes, Held, Published, Repository
 from glixd.errors import GlixError
 from tests.support.plain import Workshop, add
 
@@ -26,7 +25,7 @@ from tests.support.plain import Workshop, add
 class InPlaceRepository(Repository):
     """Writes into the work tree and commits with the porcelain, as the tools before this one do."""
 
-    def write(self, held: Held, commit: Commit, cancellation: Cancellation) -> str:
+    def make(self, commit: Commit) -> str:
         """Write the files in their place, then commit them."""
         for path, data in commit.files.items():
             assert isinstance(data, bytes)
@@ -37,10 +36,10 @@ class InPlaceRepository(Repository):
         assert oid is not None
         return oid
 
-    def commit_point(self, held: Held, commit: str, base: str) -> None:
+    def commit_point(self, held: Held, commit: str, base: str | None) -> None:
         """The branch has moved already."""
 
-    def publish(self, held: Held, old: str | None, commit: str, *, foreign: bool = False) -> Published:
+    def publish(self, held: Held, commit: str, changes: Changes) -> Published:
         """The work tree shows it already."""
         return Published()
 

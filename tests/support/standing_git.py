@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Final
 
 MOMENTS: Final = {
-    "before the objects": ("*fast-import*", "", "before"),
     "before the commit point": ("*update-ref*", "refs/heads/main", "before"),
     "after the commit point": ("*update-ref*", "refs/heads/main", "after"),
-    "before publishing ends": ("*update-ref*", "refs/glix/published", "before"),
+    "before publishing ends": ("*update-index*", "", "before"),
 }
 """By name: the command, what its input has to name, and whether git stands before or after it."""
 

@@ -127,7 +127,7 @@ class Meddled(Packs):
 
     meddle: Callable[[], object] | None
 
-    def _newest(self) -> tuple[str | None, ...]:
+    def _newest(self) -> str | None:
         found = super()._newest()
         if self.meddle:
             self.meddle()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import MANIFESTS, PUBLISHED_REF, Held, Published, Repository
+from glixd.backends.repository import MANIFESTS, Changes, Held, Published, Repository
 from glixd.errors import Cancelled, GlixError, Refused
 from glixd.protocol import ErrorCode
 from tests.support import hermetic
@@ -26,7 +26,7 @@ MAIN_LOCK = Path(".git/refs/heads/main.lock")
 class Unpublished(Repository):
     """A repository whose process ends right after the commit point."""
 
-    def publish(self, held: Held, old: str | None, commit: str, *, foreign: bool = False) -> Published:
+    def publish(self, held: Held, commit: str, changes: Changes) -> Published:
         """End before anything is published."""
         return Published(pending="the process ended")
 
@@ -54,6 +54,11 @@ def _refused(workshop: Workshop, code: ErrorCode, name: str = "firefox", **optio
     assert caught.value.code is code, caught.value
     assert git(workshop.root, "rev-parse", "HEAD") == before
     return caught.value
+
+
+def _noted(root: Path) -> str:
+    """The commit that the work tree was brought to, as it is noted."""
+    return (root / ".git" / "glix" / "published").read_text().strip()
 
 
 def _shown(root: Path) -> str:
@@ -152,6 +157,7 @@ def test_ref_locks_of_a_killed_process_are_released(workshop: Workshop, root: Pa
         Path(".git/refs/glix/published.lock"),
         Path(".git/refs/glix/tx.lock"),
     ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     assert workshop.run(add("firefox")).warnings == ()
     assert list((root / ".git").rglob("*.lock")) == []
@@ -193,7 +199,7 @@ def test_recovery_publishes_what_was_committed(interrupted: Workshop, fresh: Wor
         fresh.recover()
         assert "[packages.firefox]" in _shown(root)
         assert git(root, "status", "--porcelain") == ""
-        assert git(root, "rev-parse", PUBLISHED_REF) == result.commit
+        assert _noted(root) == result.commit
 
 
 def test_the_next_mutation_recovers_first(interrupted: Workshop, fresh: Workshop, root: Path) -> None:
@@ -229,7 +235,7 @@ def test_what_a_person_committed_is_not_published_over_their_files(workshop: Wor
     (root / "notes").write_text("edited\n")
     workshop.recover()
     assert (root / "notes").read_text() == "edited\n"
-    assert git(root, "rev-parse", PUBLISHED_REF) == git(root, "rev-parse", "HEAD")
+    assert _noted(root) == git(root, "rev-parse", "HEAD")
 
 
 def test_scratch_files_and_crash_reports_go(workshop: Workshop, root: Path) -> None:

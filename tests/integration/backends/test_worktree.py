@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from glixd.backends.git import Entry
+from glixd.backends.objects import Entry
 from glixd.backends.worktree import WorkTree, displaced_name
 from glixd.errors import Failed
 from glixd.protocol import ErrorCode
