@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,8 @@ from typing import Final
 import structlog
 from systemd import daemon as systemd
 
+from glixd.actions import REGISTERED
+from glixd.authority import PolkitAuthority
 from glixd.backends.activator import ActivatorDoor
 from glixd.backends.bus import Bus, BusError
 from glixd.backends.evaluator import OwnEvaluator
@@ -25,6 +27,7 @@ from glixd.backends.index import Indexes
 from glixd.backends.logs import Logs
 from glixd.backends.nix import Nix
 from glixd.backends.packs import Packs
+from glixd.backends.polkit import Polkit
 from glixd.backends.process import Processes
 from glixd.backends.profile import Profile
 from glixd.backends.registry import Registries
@@ -46,7 +49,7 @@ from glixd.housekeeping import Housekeeper
 from glixd.indexing import Indexer
 from glixd.locking import Locker
 from glixd.parts import Parts
-from glixd.policy import OwnerOnly
+from glixd.policy import Authority, OwnerOnly
 from glixd.protocol import BUS_NAME, VERSION, ErrorCode
 from glixd.queries import Queries
 from glixd.queue import Queue
@@ -79,16 +82,19 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._active = time.monotonic()
         self._bus_problem: str | None = None
+        self._examination: asyncio.Task[None] | None = None
 
     async def run(self, ready_fd: int | None) -> None:
         """Serve until asked to stop, or until there was nothing to do for long enough."""
         os.chdir("/")
         locks = [_take_lock(folder) for folder in self._lock_folders()]
         try:
-            engine, parts = self._build()
+            bus = await self._bus()
+            authority, judged = await self._authority(bus)
+            engine, parts = self._build(authority, judged)
             try:
                 await asyncio.to_thread(self._recover, engine, parts)
-                await self._serve(engine, ready_fd)
+                await self._serve(engine, bus, ready_fd)
             finally:
                 parts.database.close()
         finally:
@@ -101,7 +107,7 @@ class Daemon:
         writable = git.is_dir() and os.access(git, os.W_OK)
         return [self._settings.state, *([git / "glix"] if writable else [])]
 
-    def _build(self) -> tuple[Engine, Parts]:
+    def _build(self, authority: Authority, judged: Callable[[], str | None]) -> tuple[Engine, Parts]:
         settings = self._settings
         processes = Processes(child_environment(settings, self._environment))
         for folder in ("home", "cache"):
@@ -169,6 +175,7 @@ class Daemon:
                     machine=settings.host,
                     state=settings.state,
                     bus=lambda: self._bus_problem,
+                    authority=judged,
                     has_user=has_user,
                 )
             ),
@@ -205,7 +212,7 @@ class Daemon:
                 default_system=nix.system(),
             ),
             database=database,
-            authority=OwnerOnly(os.getuid()),
+            authority=authority,
             watchers=Watchers(),
             rates=Rates(settings.calls_per_second, settings.calls_at_once),
             build_repository=build_repository,
@@ -229,7 +236,7 @@ class Daemon:
                 log.warning("the repository could not be recovered yet", reason=error.message)
         engine.recover()
 
-    async def _serve(self, engine: Engine, ready_fd: int | None) -> None:
+    async def _serve(self, engine: Engine, bus: Bus | None, ready_fd: int | None) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -240,7 +247,6 @@ class Daemon:
         }
         server = JsonRpcServer(engine, listener, Limits(**allowed))
         await server.start()
-        bus = await self._bus()
         frontend = DBusFrontend(engine, bus, BusLimits(**allowed)) if bus else None
         if bus and frontend:
             await frontend.start()
@@ -265,7 +271,8 @@ class Daemon:
         handed = systemd.listen_fds(unset_environment=True)
         if handed:
             return socket.socket(fileno=LISTEN_FDS_START), False
-        return listen(self._settings.socket), True
+        everybody = self._settings.mode is Mode.SYSTEM
+        return listen(self._settings.socket, mode=0o666 if everybody else 0o600), True
 
     async def _bus(self) -> Bus | None:
         if self._settings.bus == "none":
@@ -278,6 +285,22 @@ class Daemon:
             log.warning("there is no bus to serve", reason=error.message)
             self._bus_problem = f"there is no bus to serve: {error.message}"
             return None
+
+    async def _authority(self, bus: Bus | None) -> tuple[Authority, Callable[[], str | None]]:
+        """Who decides, and how a thread asks what keeps it from deciding."""
+        if self._settings.mode is Mode.USER:
+            return OwnerOnly(os.getuid()), lambda: None
+        polkit = Polkit(bus, REGISTERED) if bus else None
+        if polkit:
+            await polkit.start()
+        authority = PolkitAuthority(polkit, checks_per_uid=self._settings.checks_per_uid)
+        loop = asyncio.get_running_loop()
+        self._examination = loop.create_task(_examine(authority))
+
+        def judged() -> str | None:
+            return asyncio.run_coroutine_threadsafe(authority.problem(), loop).result()
+
+        return authority, judged
 
     async def _own_name(self, bus: Bus) -> None:
         try:
@@ -311,6 +334,12 @@ class Daemon:
             elif idle and time.monotonic() - self._active >= idle:
                 log.info("nothing to do, so this daemon ends")
                 return
+
+
+async def _examine(authority: PolkitAuthority) -> None:
+    """Say at the start what would only show with the first request; it is looked at again then."""
+    if problem := await authority.problem():
+        log.warning("only root can change anything", reason=problem)
 
 
 def profile_folders(environment: Mapping[str, str]) -> tuple[Path, ...]:

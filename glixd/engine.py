@@ -185,9 +185,19 @@ class Engine:
         asked = to_authorise(
             ticket.row, prepared, ticket.id, skips_evaluation=self._parts.evaluate and not ticket.parameters.evaluate
         )
-        await self._parts.authority.authorise(
-            ticket.caller, policy.all_checks(asked, ticket.caller), interactive=ticket.parameters.interactive
+        asking = asyncio.get_running_loop().create_task(
+            self._parts.authority.authorise(
+                ticket.caller, policy.all_checks(asked, ticket.caller), interactive=ticket.parameters.interactive
+            )
         )
+        ticket.cancellation.follow(_Question(asking))
+        try:
+            await asking
+        except asyncio.CancelledError:
+            ticket.cancellation.check()
+            raise
+        finally:
+            ticket.cancellation.follow(None)
 
     def _committed(self, ticket: Ticket, result: Result) -> None:
         """A change is committed, whatever becomes of it afterwards."""
@@ -212,6 +222,18 @@ class Engine:
         self._herald.state(ticket, end)
         ticket.ended.set()
         parts.housekeeper.consider()
+
+
+class _Question:
+    """A question of authorisation that is taken back when its transaction is cancelled, from any thread."""
+
+    def __init__(self, asking: asyncio.Task[None]) -> None:
+        self._asking = asking
+        self._loop = asking.get_loop()
+
+    def stop(self) -> None:
+        """Ask no longer."""
+        self._loop.call_soon_threadsafe(self._asking.cancel)
 
 
 def _internal(ticket: Ticket) -> GlixError:

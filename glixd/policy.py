@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from glixd.actions import strength
 from glixd.api import Caller, Policy, Scope
 from glixd.errors import NotAllowed
 from glixd.protocol import POLKIT_PREFIX
@@ -45,6 +46,10 @@ class Request:
     skips_evaluation: bool = False
     sources: tuple[str, ...] = ()
     """Flake URLs that the configuration itself would come from."""
+    keys: tuple[str, ...] = ()
+    """Keys that would change; never their values."""
+    author: str = ""
+    """Who wrote the edits that would be taken over; by default the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +97,50 @@ def all_checks(requests: Sequence[Request], caller: Caller) -> tuple[Check, ...]
     return tuple(sorted(unique.values(), key=_strength))
 
 
+def prompted(closed: Sequence[Check], everything: Sequence[Check]) -> Check:
+    """What a person is asked: the strongest of the checks that are `closed`, in the words of everything that it opens.
+
+    Its own details stay as they are, since rules read them; what is added is for the person alone.
+    """
+    asked = closed[0]
+    if len(everything) < 2:
+        return asked
+    parts: dict[str, list[str]] = {}
+    for check in everything:
+        parts.setdefault(check.action.removeprefix(POLKIT_PREFIX), []).append(_subject(check))
+    told = "; ".join(" ".join([action, ", ".join(filter(None, names))]) for action, names in parts.items())
+    added = {
+        "parts": _plain(told),
+        "polkit.message": f"Authentication is required for {len(everything)} steps: $(parts)",
+    }
+    return Check(asked.action, {**asked.details, **added})
+
+
+def _subject(check: Check) -> str:
+    """What a check is about, in a word."""
+    keys = ("package", "url", "files", "inputs", "undoes", "generations", "host", "owner")
+    return next((value for key in keys if (value := check.details.get(key))), "")
+
+
 def _read(_request: Request, _caller: Caller) -> list[Check]:
     return []
 
 
 def _read_transaction(request: Request, caller: Caller) -> list[Check]:
-    return [] if request.owner in (None, caller.uid) else [_check("transaction-read-other", owner=str(request.owner))]
+    if request.owner in (None, caller.uid):
+        return []
+    return [_check("transaction-read-other", owner=str(request.owner), transaction=request.transaction)]
 
 
 def _cancel(request: Request, caller: Caller) -> list[Check]:
-    return [] if request.owner == caller.uid else [_check("transaction-cancel-other", owner=str(request.owner))]
+    if request.owner == caller.uid:
+        return []
+    return [_check("transaction-cancel-other", owner=str(request.owner), transaction=request.transaction)]
 
 
 def _host_manage(request: Request, _caller: Caller) -> list[Check]:
-    found = [_check("source-modify", url=url, digest=request.digest) for url in request.sources]
-    return [*found, *_common(request), _check("host-manage", host=request.host, digest=request.digest)]
+    found = [_check("source-modify", url=url, **_whole(request)) for url in request.sources]
+    return [*found, *_common(request), _check("host-manage", keys=_names(request.keys), **_whole(request))]
 
 
 def _install(request: Request, caller: Caller) -> list[Check]:
@@ -132,41 +166,48 @@ def _change(action: str) -> Callable[[Request, Caller], list[Check]]:
         found = []
         for target in request.targets:
             if target.scope != Scope.HOME:
-                found.append(_check(action, **_about(request, target)))
+                found.append(_check(action, keys=_names(request.keys), **_about(request, target)))
             elif target.user == caller.login:
                 found.append(_check("home-manage-own", **_about(request, target), trusted="yes"))
             else:
                 found.append(_check("home-manage-other", **_about(request, target)))
         if not request.targets:
-            found.append(_check(action, host=request.host, digest=request.digest))
+            found.append(_check(action, **_whole(request)))
         return [*_common(request), *sorted(found, key=_strength)]
 
     return rule
 
 
 def _update(request: Request, _caller: Caller) -> list[Check]:
-    names = ",".join(target.name for target in request.targets)
-    found = [_check("flake-update", inputs=names, host=request.host, digest=request.digest)]
+    found = [_check("flake-update", inputs=_targets(request), **_whole(request))]
     untrusted = [target for target in request.targets if not target.trusted]
     return [
+        *_common(request),
         *(_check("package-install-untrusted", **_about(request, target), trusted="no") for target in untrusted),
         *found,
     ]
 
 
 def _rollback(request: Request, _caller: Caller) -> list[Check]:
-    names = ",".join(target.name for target in request.targets)
-    return [_check("system-rollback", undoes=names, host=request.host, digest=request.digest)]
+    ends = {"from": request.targets[0].name, "to": f"{request.targets[-1].name}^"} if request.targets else {}
+    return [*_common(request), _check("system-rollback", undoes=_targets(request), **ends, **_whole(request))]
 
 
 def _adopt(request: Request, caller: Caller) -> list[Check]:
-    names = ",".join(target.name for target in request.targets)
-    return [_check("repo-adopt-edits", files=names, author=caller.login, digest=request.digest)]
+    author = request.author or caller.login
+    return [
+        *_common(request),
+        _check("repo-adopt-edits", files=_targets(request), author=author, **_whole(request)),
+    ]
 
 
 def _garbage(request: Request, _caller: Caller) -> list[Check]:
-    rule = ",".join(target.name for target in request.targets)
-    return [_check("garbage-collect", generations=rule, host=request.host, digest=request.digest)]
+    return [_check("garbage-collect", generations=_targets(request), **_whole(request))]
+
+
+def _build(request: Request, _caller: Caller) -> list[Check]:
+    """Building what is committed changes nothing; who puts it into effect asks for that (see ASKED_BY_ACTIVATOR)."""
+    return _common(request)
 
 
 def _build(request: Request, _caller: Caller) -> list[Check]:
@@ -175,7 +216,20 @@ def _build(request: Request, _caller: Caller) -> list[Check]:
 
 
 def _common(request: Request) -> list[Check]:
-    return [_check("evaluation-skip", host=request.host, digest=request.digest)] if request.skips_evaluation else []
+    return [_check("evaluation-skip", **_whole(request))] if request.skips_evaluation else []
+
+
+def _whole(request: Request) -> dict[str, str]:
+    """What every rule may want to know of a request."""
+    return {"host": request.host, "transaction": request.transaction, "digest": request.digest}
+
+
+def _targets(request: Request) -> str:
+    return _names(tuple(target.name for target in request.targets))
+
+
+def _names(names: Sequence[str]) -> str:
+    return ",".join(names)
 
 
 def _about(request: Request, target: Target) -> dict[str, str]:
@@ -185,9 +239,7 @@ def _about(request: Request, target: Target) -> dict[str, str]:
         "rev": target.revision,
         "scope": target.scope,
         "target_user": target.user or "",
-        "host": request.host,
-        "transaction": request.transaction,
-        "digest": request.digest,
+        **_whole(request),
     }
 
 
@@ -201,25 +253,8 @@ def _plain(text: str) -> str:
 
 
 def _strength(check: Check) -> int:
-    """The place of an action in the order of prompts; one that is not known counts as the strongest."""
-    name = check.action.removeprefix(POLKIT_PREFIX)
-    return _WEAKER.index(name) + 1 if name in _WEAKER else 0
+    return strength(check.action)
 
-
-_WEAKER: Final = (
-    "package-install-untrusted",
-    "home-manage-other",
-    "home-manage-own-untrusted",
-    "host-manage",
-    "garbage-collect",
-    "system-rollback",
-    "flake-update",
-    "package-install-trusted",
-    "package-remove",
-    "package-configure",
-    "home-manage-own",
-)
-"""From the strongest to the weakest; everything that is not here is stronger still."""
 
 _RULES: Final[Mapping[Policy, Callable[[Request, Caller], list[Check]]]] = {
     Policy.READ: _read,

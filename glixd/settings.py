@@ -19,6 +19,7 @@ from glixd.errors import InvalidRequest
 from glixd.protocol import (
     CALLS_AT_ONCE,
     CALLS_PER_SECOND,
+    MAX_CHECKS_PER_UID,
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_UID,
     MAX_PENDING,
@@ -140,6 +141,9 @@ class Settings(BaseModel):
         description="Requests a second of one uid that cost more than a lookup; over that they are refused.",
     )
     calls_at_once: int = Field(CALLS_AT_ONCE, ge=1, description="How many of them it may make in one burst.")
+    checks_per_uid: int = Field(
+        MAX_CHECKS_PER_UID, ge=1, description="Requests of one uid that polkit is asked about at a time; others wait."
+    )
     registries: tuple[RegistrySettings, ...] = Field((), description="The glixos registries, in the order of asking.")
     registry_age: float = Field(86400.0, ge=0, description="Seconds after which a registry is asked for what is new.")
     file_registries: bool = Field(False, description="Whether file: URLs may be registries.")

@@ -78,6 +78,19 @@ def bus(patient: Patient) -> Iterator[api.Check]:
         yield fine("bus", "nothing keeps the daemon from its bus")
 
 
+def authorisation(patient: Patient) -> Iterator[api.Check]:
+    """Whoever decides what callers may do can be asked, about everything."""
+    problem = patient.authority()
+    if problem:
+        yield failed(
+            "authorisation",
+            f"only root can change anything: {problem}",
+            "systemctl status polkit; pkaction | grep org.glixos.glix1",
+        )
+    else:
+        yield fine("authorisation", "whoever decides what callers may do can be asked")
+
+
 def state(patient: Patient) -> Iterator[api.Check]:
     """The database of the daemon can be read and written."""
     problem = patient.database.problem()
@@ -88,4 +101,4 @@ def state(patient: Patient) -> Iterator[api.Check]:
         yield fine("state", "the log of transactions is sound")
 
 
-CHECKS: Final[tuple[Check, ...]] = (nix, flakes, git, trusted_users, disk, bus, state)
+CHECKS: Final[tuple[Check, ...]] = (nix, flakes, git, trusted_users, disk, bus, authorisation, state)

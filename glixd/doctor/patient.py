@@ -38,6 +38,8 @@ class Patient:
     state: Path
     bus: Callable[[], str | None]
     """Why the daemon can't be reached on its bus; None where it can, or should not be."""
+    authority: Callable[[], str | None]
+    """Why nobody but root can be authorised; None where all is well."""
     has_user: Callable[[str], bool]
     """Whether this machine has a user of that name."""
     low_bytes: int = LOW_BYTES

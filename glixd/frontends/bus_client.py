@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 
 from glixd import api
-from glixd.api import Caller
+from glixd.api import Caller, Presence
 from glixd.backends.bus import Bus, Call
 from glixd.frontends.bus_values import encoded
 from glixd.frontends.limits import BusLimits
@@ -21,6 +21,7 @@ class BusClient:
         self._bus = bus
         self.name = name
         self.caller: Caller | None = None
+        self.presence = Presence()
         """Who it is; None until the bus has said so."""
         self.admitted = False
         """Whether it counts as one of the connections of its uid; the calls of others are refused."""

@@ -110,6 +110,7 @@ class Crowd:
         while client.waiting:
             self._next(client)
             self._count(-1)
+        client.presence.leave()
         client.leave()
         if client.admitted and client.caller:
             uid = client.caller.uid
@@ -135,7 +136,7 @@ class Crowd:
             return
         if client.name not in self._clients:
             return
-        caller = Caller(uid=uid, login=login(uid), address=client.name)
+        caller = Caller(uid=uid, login=login(uid), address=client.name, presence=client.presence)
         size = client.waiting_bytes
         self._account(client, -size)
         client.caller = caller

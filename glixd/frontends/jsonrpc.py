@@ -24,6 +24,7 @@ from glixd.errors import GlixError
 from glixd.frontends import messages
 from glixd.frontends.connection import Connection
 from glixd.frontends.limits import Limits
+from glixd.frontends.peer import Peer
 from glixd.frontends.unix_socket import listen, peer_uid
 from glixd.frontends.wire import login
 
@@ -46,7 +47,7 @@ class JsonRpcServer:
         self._engine = engine
         self._listener = listener
         self._limits = limits or Limits()
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, Peer | None] = {}
         self._per_uid: Counter[int] = Counter()
         self._numbers = itertools.count(1)
         self._adopting: set[asyncio.Task[None]] = set()
@@ -92,7 +93,9 @@ class JsonRpcServer:
     def _forget(self, connection: Connection) -> None:
         """Account for the end of a connection."""
         if connection in self._open:
-            self._open.remove(connection)
+            connection.caller.presence.leave()
+            if peer := self._open.pop(connection):
+                peer.close()
             uid = connection.caller.uid
             self._per_uid[uid] -= 1
             if not self._per_uid[uid]:
@@ -145,9 +148,10 @@ class JsonRpcServer:
             log.warning("connection refused", uid=uid, reason=refusal.message)
             _turn_away(peer, refusal)
             return
-        caller = Caller(uid=uid, login=login(uid), address=f"socket:{next(self._numbers)}")
+        process = Peer.of(peer)
+        caller = Caller(uid=uid, login=login(uid), address=f"socket:{next(self._numbers)}", process=process)
         connection = Connection(self._engine, caller, self._limits, self._forget)
-        self._open.add(connection)
+        self._open[connection] = process
         self._per_uid[uid] += 1
         self._none_open.clear()
         task = asyncio.get_running_loop().create_task(self._adopt(peer, connection))

@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +26,12 @@ def listen(path: str | Path, *, mode: int = 0o600) -> socket.socket:
     """Listen at `path`, in a folder that only we can write to; raises Busy when another daemon answers there.
 
     The socket is made beside and renamed into place: nobody ever sees it with other permissions, and a socket file that
-    a killed daemon left is replaced in one step. Daemons that start at the same moment take turns.
+    a killed daemon left is replaced in one step. Daemons that start at the same moment take turns. A socket for everybody
+    (mode 0o666) is in a folder that everybody can pass through, where that is made here.
     """
     path = Path(path)
     _check_length(path)
-    _prepare_folder(path.parent)
+    _prepare_folder(path.parent, 0o755 if mode & 0o007 else 0o700)
     with _turn(path):
         _check_dead(path)
         return _bind(path, mode)
@@ -50,14 +51,16 @@ def _check_length(path: Path) -> None:
         )
 
 
-def _prepare_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _prepare_folder(folder: Path, mode: int) -> None:
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+        folder.chmod(mode)
     status = folder.stat()
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise Failed(
             f"Others could replace the socket: {folder} has to belong to uid {os.geteuid()} and be writable to it alone.",
             code=ErrorCode.READ_ONLY,
-            hint=f"chmod 0700 {folder}",
+            hint=f"chmod go-w {folder}",
         )
 
 

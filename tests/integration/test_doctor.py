@@ -55,6 +55,7 @@ def made(site: Site, **environment: str) -> Patient:
         machine="laptop",
         state=site.root / "examined",
         bus=lambda: None,
+        authority=lambda: None,
         has_user=lambda name: name == "alice",
         low_bytes=0,
     )

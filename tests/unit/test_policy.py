@@ -156,8 +156,8 @@ def test_a_transaction_is_its_owners_to_read_and_cancel() -> None:
         assert actions(Request(kind, owner=ALICE.uid)) == []
         assert actions(Request(kind, owner=1001)) == [action]
         assert actions(Request(kind, owner=0)) == [action]
-        [check] = policy.checks(Request(kind, owner=1001), ALICE)
-        assert check.details == {"owner": "1001"}
+        [check] = policy.checks(Request(kind, transaction="01j", owner=1001), ALICE)
+        assert check.details == {"owner": "1001", "transaction": "01j"}
 
 
 def test_a_transaction_without_an_owner_can_not_be_cancelled_by_omission() -> None:

@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, object, object, object]] = [
     ("connections_per_uid", 1, "2", 3),
     ("calls_per_second", 1.5, "2", 3.0),
     ("calls_at_once", 1, "2", 3),
+    ("checks_per_uid", 1, "2", 3),
     ("registry_age", 1.0, "2", 3.0),
     ("file_registries", True, "false", True),
     ("index", False, "true", False),
