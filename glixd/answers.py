@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from glixd import api, policy
+from glixd import api, audit, policy
 from glixd.api import Caller
 from glixd.backends.logs import page_of
-from glixd.errors import Failed, NotAllowed, Refused
+from glixd.errors import Failed, GlixError, NotAllowed, Refused
 from glixd.parts import Parts
 from glixd.protocol import COMMIT, VERSION, ErrorCode, State
 from glixd.queries import unknown_transaction
@@ -37,11 +37,19 @@ class Answers:
         await self._parts.authority.authorise(caller, (), interactive=False)
         return await self._readers.run(work, *arguments)
 
-    async def _allowed(self, row: api.Operation, caller: Caller, identifier: str) -> api.Transaction:
+    async def _allowed(self, row: api.Operation, caller: Caller, asked: api.TransactionParameters) -> api.Transaction:
         """A transaction that the caller may touch in the way of `row`."""
-        record = await self._find(identifier)
-        asked = policy.Request(row.policy, transaction=identifier, owner=record.uid)
-        await self._parts.authority.authorise(caller, policy.checks(asked, caller), interactive=False)
+        record = await self._find(asked.transaction)
+        needed = policy.checks(policy.Request(row.policy, transaction=record.id, owner=record.uid), caller)
+        actions = [check.action for check in needed]
+        told = partial(audit.decided, caller, row.name, actions, transaction=record.id, host=record.host)
+        try:
+            await self._parts.authority.authorise(caller, needed, interactive=asked.interactive)
+        except GlixError as error:
+            told(error=error)
+            raise
+        if needed:  # one's own is nothing to write down
+            told()
         return record
 
     async def _find(self, identifier: str) -> api.Transaction:
@@ -112,19 +120,24 @@ class Answers:
         states = {str(state) for state in asked.states}
         running = [ticket.record() for ticket in reversed(self._parts.queue.tickets)]
         known = {record.id for record in running}
-        ended = await self._readers.run(self._parts.database.recent, tuple(states), asked.limit + len(known))
+        owners = {record.uid for record in running} | set(await self._readers.run(self._parts.database.owners))
+        readable = [uid for uid in sorted(owners) if await self._may_read(row, caller, uid)]
+        ended = await self._readers.run(
+            self._parts.database.recent, tuple(states), asked.limit + len(known), tuple(readable)
+        )
         merged = [
             record
             for record in (*running, *(record for record in ended if record.id not in known))
-            if (not states or record.state in states) and await self._may_read(row, caller, record)
+            if record.uid in readable and (not states or record.state in states)
         ]
         brief = [
             record.model_copy(update={"log": (), "outcome": _brief(record.outcome)}) for record in merged[: asked.limit]
         ]
         return api.Transactions(transactions=tuple(brief))
 
-    async def _may_read(self, row: api.Operation, caller: Caller, record: api.Transaction) -> bool:
-        asked = policy.Request(row.policy, transaction=record.id, owner=record.uid)
+    async def _may_read(self, row: api.Operation, caller: Caller, owner: int) -> bool:
+        """Whether a caller may read the transactions of a user without being asked."""
+        asked = policy.Request(row.policy, owner=owner)
         try:
             await self._parts.authority.authorise(caller, policy.checks(asked, caller), interactive=False)
         except NotAllowed:
@@ -133,11 +146,11 @@ class Answers:
 
     async def transaction(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Show one transaction."""
-        return await self._allowed(row, caller, asked.transaction)
+        return await self._allowed(row, caller, asked)
 
     async def watch(self, row: api.Operation, asked: Any, caller: Caller, client: Client) -> api.Value:
         """Send the caller the progress of a transaction; of one that has ended, its last state at once."""
-        record = await self._allowed(row, caller, asked.transaction)
+        record = await self._allowed(row, caller, asked)
         self._parts.watchers.watch(client, record.id)
         if self._parts.queue.get(record.id) is None:  # it has ended, maybe while we asked who may watch it
             ended = record if State(record.state).final else await self._find(record.id)
@@ -146,13 +159,13 @@ class Answers:
 
     async def unwatch(self, row: api.Operation, asked: Any, caller: Caller, client: Client) -> api.Value:
         """Stop that."""
-        await self._allowed(row, caller, asked.transaction)
+        await self._allowed(row, caller, asked)
         self._parts.watchers.unwatch(client, asked.transaction)
         return api.Empty()
 
     async def wait(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Answer when a transaction has ended; raises TimedOut when it has not in the time given."""
-        await self._allowed(row, caller, asked.transaction)
+        await self._allowed(row, caller, asked)
         ticket = self._parts.queue.get(asked.transaction)
         if ticket:
             try:
@@ -168,7 +181,7 @@ class Answers:
 
     async def log(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Show a part of the log of a transaction."""
-        record = await self._allowed(row, caller, asked.transaction)
+        record = await self._allowed(row, caller, asked)
         ended = State(record.state).final
         return await self._readers.run(partial(page_of, self._parts.logs, record, asked, ended=ended))
 
@@ -208,7 +221,7 @@ class Answers:
 
     async def cancel(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Stop a transaction before its commit point; raises Conflict when it is too late."""
-        await self._allowed(row, caller, asked.transaction)
+        await self._allowed(row, caller, asked)
         ticket = self._parts.queue.get(asked.transaction)
         if ticket and not ticket.cancellation.request() and ticket.state is State.ACTIVATING:
             raise Refused(

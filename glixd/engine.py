@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections.abc import Sequence
+from functools import partial
 from typing import Final, cast
 
 import structlog
 
-from glixd import api, policy
+from glixd import api, audit, policy
 from glixd.answers import Answers
 from glixd.api import Caller, Kind
 from glixd.errors import Cancelled, GlixError
@@ -80,7 +82,8 @@ class Engine:
         self._parts.rates.take(caller.uid)
         running = [ticket.record() for ticket in self._parts.queue.tickets]
         known = {record.id for record in running}
-        ended = [record for record in self._parts.database.recent((), VISIBLE) if record.id not in known]
+        mine = None if caller.uid == 0 else (caller.uid,)
+        ended = [record for record in self._parts.database.recent((), VISIBLE, mine) if record.id not in known]
         return [record for record in (*running, *ended) if caller.uid in (0, record.uid)]
 
     @property
@@ -162,13 +165,6 @@ class Engine:
             logger.exception("a transaction met a defect")
             ticket.error, end = _internal(ticket), State.FAILED
         await self._finish(ticket, end)
-        logger.info(
-            "transaction done",
-            result=ticket.state.value,
-            commit=ticket.commit,
-            error=ticket.error.code.value if ticket.error else None,
-            reason=ticket.error.message if ticket.error else None,
-        )
 
     async def _prepare(self, ticket: Ticket) -> Prepared:
         self._herald.step(ticket, "looking things up")
@@ -185,11 +181,27 @@ class Engine:
         asked = to_authorise(
             ticket.row, prepared, ticket.id, skips_evaluation=self._parts.evaluate and not ticket.parameters.evaluate
         )
-        asking = asyncio.get_running_loop().create_task(
-            self._parts.authority.authorise(
-                ticket.caller, policy.all_checks(asked, ticket.caller), interactive=ticket.parameters.interactive
-            )
+        checks: tuple[policy.Check, ...] = ()
+        told = partial(
+            audit.decided,
+            ticket.caller,
+            ticket.row.name,
+            transaction=ticket.id,
+            host=ticket.host,
+            digest=prepared.digest,
         )
+        try:
+            checks = policy.all_checks(asked, ticket.caller)
+            await self._allowed(ticket, checks)
+        except GlixError as error:
+            told([check.action for check in checks], error=error)
+            raise
+        told([check.action for check in checks])
+
+    async def _allowed(self, ticket: Ticket, checks: Sequence[policy.Check]) -> None:
+        """Return when the caller may; cancelling the transaction takes the question back."""
+        question = self._parts.authority.authorise(ticket.caller, checks, interactive=ticket.parameters.interactive)
+        asking = asyncio.get_running_loop().create_task(question)
         ticket.cancellation.follow(_Question(asking))
         try:
             await asking
@@ -218,6 +230,7 @@ class Engine:
             await self._records.run(parts.database.save, record)
         except Exception:
             log.exception("the end of a transaction could not be recorded", transaction=ticket.id)
+        audit.done(record)
         parts.queue.leave(ticket)
         self._herald.state(ticket, end)
         ticket.ended.set()

@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import partial
 
 from glixd import garbage
-from glixd.api import Action, Caller
+from glixd.api import Action
 from glixd.backends import activator
 from glixd.backends.activator import Order
 from glixd.backends.process import Cancellation
 from glixd.draft import Job
-from glixd.errors import Failed
+from glixd.errors import Failed, NotAllowed
 from glixd.herald import Herald
 from glixd.initialise import make_repository
 from glixd.model.change import Collect, Init, Rebuild, Request, Restore, Switch
@@ -26,9 +26,9 @@ from glixd.parts import Parts
 from glixd.protocol import State
 from glixd.queue import Ticket
 from glixd.rebuilding.building import News
-from glixd.rebuilding.errand import Errand
+from glixd.rebuilding.errand import Errand, subject
 from glixd.rebuilding.restoring import Restoring
-from glixd.requests.values import Prepared
+from glixd.requests.values import Prepared, digest_of
 from glixd.threads import Threads
 from glixd.transaction import Result
 
@@ -57,9 +57,11 @@ class Lanes:
                     prepared.request, ticket.parameters.dry_run, ticket.cancellation, self._stepper(ticket)
                 )
                 async with self._collecting:
+                    _compare(ticket, prepared)
                     self._herald.state(ticket, State.RUNNING)
                     return await self._collectors.run(self._parts.collector.run, errand)
             case Rebuild():
+                _compare(ticket, prepared)
                 return await self._rebuild_without(ticket, prepared, prepared.request)
             case _:
                 return await self._change(ticket, prepared, prepared.request)
@@ -101,6 +103,7 @@ class Lanes:
         def committed(commit: str) -> None:
             ticket.commit = commit
 
+        _compare(ticket, prepared)
         parts = self._parts
         job = Job(
             id=ticket.id,
@@ -152,7 +155,7 @@ class Lanes:
             transaction=ticket.id,
             request=request,
             dry_run=ticket.parameters.dry_run,
-            subject=subject(ticket.caller),
+            caller=ticket.caller,
             interactive=ticket.parameters.interactive,
             cancellation=ticket.cancellation,
             step=self._stepper(ticket),
@@ -218,6 +221,10 @@ class Lanes:
         return sealed
 
 
-def subject(caller: Caller) -> str:
-    """Whom the activator asks polkit about."""
-    return caller.address
+def _compare(ticket: Ticket, prepared: Prepared) -> None:
+    """What is about to be carried out has to be what was authorised, to the letter."""
+    if digest_of(ticket.row.name, prepared.request) != ticket.digest or ticket.digest != prepared.digest:
+        raise NotAllowed(
+            "What would be carried out is not what was authorised; nothing was changed.",
+            details={"transaction": ticket.id},
+        )

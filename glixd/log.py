@@ -17,6 +17,7 @@ FIELDS: Final = {
     "host": "GLIX_HOST",
     "operation": "GLIX_ACTION",
     "result": "GLIX_RESULT",
+    "message_id": "MESSAGE_ID",
 }
 """Event field → journal field."""
 PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2, "exception": 3}

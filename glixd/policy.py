@@ -210,11 +210,6 @@ def _build(request: Request, _caller: Caller) -> list[Check]:
     return _common(request)
 
 
-def _build(request: Request, _caller: Caller) -> list[Check]:
-    """Building what is committed changes nothing; who puts it into effect asks for that."""
-    return _common(request)
-
-
 def _common(request: Request) -> list[Check]:
     return [_check("evaluation-skip", **_whole(request))] if request.skips_evaluation else []
 

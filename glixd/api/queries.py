@@ -152,6 +152,9 @@ class TransactionParameters(Parameters):
     """Which transaction."""
 
     transaction: TransactionId = Field(description="The id of the transaction.")
+    interactive: bool = Field(
+        False, description="Whether the caller may be asked for a password, for a transaction of somebody else."
+    )
 
 
 class WaitParameters(TransactionParameters):

@@ -48,6 +48,9 @@ MIGRATIONS: Final = (
 """Each brings the database one version further; never changed once released."""
 
 
+_UID: Final = "json_extract(record, '$.uid')"
+
+
 class Database:
     """One connection, used from any thread one at a time. Every write is on the disk when the call returns."""
 
@@ -69,11 +72,19 @@ class Database:
         rows = self._read("SELECT record FROM transactions WHERE id = ?", (identifier,))
         return api.Transaction.model_validate_json(rows[0][0]) if rows else None
 
-    def recent(self, states: Sequence[str], limit: int) -> list[api.Transaction]:
-        """The newest transactions in these states; no states means all."""
-        where = f"WHERE state IN ({','.join('?' * len(states))})" if states else ""
-        rows = self._read(f"SELECT record FROM transactions {where} ORDER BY id DESC LIMIT ?", (*states, limit))  # noqa: S608
+    def recent(self, states: Sequence[str], limit: int, uids: Sequence[int] | None = None) -> list[api.Transaction]:
+        """The newest transactions in these states, and of these users; no states means all, and so does None for users."""
+        wanted = [f"state IN ({','.join('?' * len(states))})"] if states else []
+        if uids is not None:
+            wanted.append(f"{_UID} IN ({','.join('?' * len(uids))})")
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+        values = (*states, *(uids or ()), limit)
+        rows = self._read(f"SELECT record FROM transactions {where} ORDER BY id DESC LIMIT ?", values)  # noqa: S608
         return [api.Transaction.model_validate_json(row[0]) for row in rows]
+
+    def owners(self) -> list[int]:
+        """The users whose transactions are known."""
+        return [int(row[0]) for row in self._read(f"SELECT DISTINCT {_UID} FROM transactions", ())]  # noqa: S608
 
     def unfinished(self) -> list[api.Transaction]:
         """What an earlier daemon left without an end."""

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from glixd.api import Caller
 from glixd.backends.process import Cancellation
+from glixd.errors import Cancelled
 from glixd.model.change import Rebuild
 from glixd.rebuilding.building import Tell
 
@@ -18,9 +20,20 @@ class Errand:
     transaction: str
     request: Rebuild
     dry_run: bool
-    subject: str
-    """Whom the activator asks polkit about: a unique bus name, or a process."""
+    caller: Caller
     interactive: bool
     cancellation: Cancellation
     step: Callable[[str], None]
     tell: Tell
+
+
+def subject(caller: Caller) -> str:
+    """Whom the activator asks polkit about, said at the last moment: a connection of the bus, or a process.
+
+    A pid says who asked only as long as that process runs; a build takes long enough for it to mean somebody else.
+    """
+    if caller.process is None:
+        return caller.address
+    if not caller.process.alive:
+        raise Cancelled("Whoever asked has ended, so nobody can be authorised to put it into effect.")
+    return f"pid:{caller.process.pid}"

@@ -28,7 +28,7 @@ from glixd.protocol import ErrorCode
 from glixd.rebuilding import activation
 from glixd.rebuilding.activation import Activation, Went
 from glixd.rebuilding.building import Builder, Building
-from glixd.rebuilding.errand import Errand
+from glixd.rebuilding.errand import Errand, subject
 from glixd.rebuilding.systems import Systems, told_units
 from glixd.rebuilding.tags import Tags
 from glixd.transaction import Result
@@ -233,7 +233,7 @@ class Rebuilder:
             errand.request.commit,
             path,
             action,
-            errand.subject,
+            subject(errand.caller),
             interactive=errand.interactive,
         )
 

@@ -26,7 +26,7 @@ def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
             await test(*args, **kwargs)
 
         asyncio.run(main())
-        assert unhandled == []
+        assert unhandled == [], unhandled
 
     return run
 

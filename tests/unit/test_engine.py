@@ -5,24 +5,30 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import structlog
 
-from glixd import api
-from glixd.api import Caller, ProgressEvent
+from glixd import api, audit
+from glixd.api import Caller, Policy, ProgressEvent
 from glixd.backends.state import Database
 from glixd.engine import Engine
 from glixd.errors import InvalidRequest, NotAllowed, NotFound
+from glixd.garbage import Errand
+from glixd.model.change import Collect
+from glixd.model.generations import Rule
 from glixd.parts import Parts
-from glixd.policy import Check
+from glixd.policy import Check, Target
 from glixd.protocol import ErrorCode, State
 from glixd.queue import Queue, Ticket
 from glixd.rates import Rates
+from glixd.requests.values import Part, Prepared, digest_of
+from glixd.transaction import Result
 from glixd.watchers import Watchers
 from tests.support.loop import PATIENCE, on_loop, until
 
@@ -277,3 +283,163 @@ def test_lookups_are_queries_and_all_else_is_counted() -> None:
     assert {"Ping", "Wait", "Cancel", "List"} <= lookups
     assert not {"Search", "Resolve", "Doctor", "Diff"} & lookups
     assert all(api.OPERATIONS[name].kind is api.Kind.QUERY for name in lookups)
+
+
+# -- what is authorised is what is carried out -------------------------------------------------------------------
+
+
+@dataclass
+class Judge(Doorkeeper):
+    """The same about actions alone; whoever asks for none, or is root, is let through unasked."""
+
+    async def authorise(self, caller: Caller, checks: Sequence[Check], *, interactive: bool) -> None:
+        if checks and caller.uid:
+            await super().authorise(caller, checks, interactive=interactive)
+
+
+@dataclass
+class Collecting:
+    """Prepares and collects garbage of nothing, and keeps what it was told to carry out."""
+
+    prepared: Prepared = field(default_factory=lambda: _prepared(3))
+    carried: list[Any] = field(default_factory=list)
+
+    def prepare(self, *_: object) -> Prepared:
+        return self.prepared
+
+    def run(self, errand: Errand) -> Result:
+        self.carried.append(errand.request)
+        return Result(api.Outcome(summary="nothing to collect", changed=False))
+
+
+class Idle:
+    """Background jobs that have nothing to do."""
+
+    def consider(self) -> None:
+        """Nothing."""
+
+    @contextmanager
+    def giving_way(self) -> Iterator[None]:
+        yield
+
+
+def _prepared(keep: int) -> Prepared:
+    request = Collect("laptop", Rule(keep, None, False))
+    return Prepared(request, (Part(Policy.GARBAGE, (Target(f"keep={keep}"),)),), digest_of("CollectGarbage", request))
+
+
+async def collected(it: World, judge: Judge, collecting: Collecting, caller: Caller = ALICE) -> api.Transaction:
+    """A transaction that collects garbage, when it has ended."""
+    idle = cast(Any, Idle())
+    doubles = cast(Any, collecting)
+    parts = replace(it.parts, preparer=doubles, collector=doubles, authority=judge)
+    parts = replace(parts, health=idle, housekeeper=idle, indexer=idle)
+    engine = Engine(parts)
+    row = api.operation("CollectGarbage")
+    started = await engine.call(row, api.parse(row, {"keep": 3}), caller, Reader())
+    assert isinstance(started, api.Started)
+    wait = api.operation("Wait")
+    ended = await engine.call(wait, api.parse(wait, {"transaction": started.transaction}), caller, Reader())
+    assert isinstance(ended, api.Transaction)
+    return ended
+
+
+@on_loop
+async def test_what_was_authorised_is_carried_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        judge = Judge()
+        collecting = Collecting()
+        ended = await collected(it, judge, collecting)
+        assert (ended.state, ended.error) == (State.SUCCEEDED, None)
+        assert judge.asked == ["garbage-collect"]
+        assert collecting.carried == [collecting.prepared.request]
+
+
+@on_loop
+async def test_a_request_that_is_another_one_after_it_was_authorised_is_not_carried_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        judge = Judge()
+        collecting = Collecting()
+
+        async def exchange() -> None:
+            object.__setattr__(collecting.prepared, "request", _prepared(1).request)
+
+        judge.meanwhile = exchange
+        ended = await collected(it, judge, collecting)
+        assert ended.state == State.FAILED
+        assert ended.error is not None
+        assert ended.error.name == ErrorCode.NOT_AUTHORISED
+        assert collecting.carried == []
+
+
+@on_loop
+async def test_what_is_refused_is_not_carried_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        judge = Judge()
+        judge.refused = frozenset({"garbage-collect"})
+        collecting = Collecting()
+        ended = await collected(it, judge, collecting)
+        assert ended.error is not None
+        assert (ended.state, ended.error.name) == (State.FAILED, ErrorCode.NOT_AUTHORISED)
+        assert collecting.carried == []
+
+
+@on_loop
+async def test_a_defect_of_whoever_decides_lets_nobody_through(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        judge = Judge()
+
+        async def fail() -> None:
+            raise RuntimeError("out of order")
+
+        judge.meanwhile = fail
+        collecting = Collecting()
+        ended = await collected(it, judge, collecting)
+        assert ended.error is not None
+        assert (ended.state, ended.error.name) == (State.FAILED, ErrorCode.INTERNAL)
+        assert collecting.carried == []
+
+
+@on_loop
+async def test_cancelling_a_transaction_takes_its_question_back(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        judge = Judge()
+        asked, taken_back = asyncio.Event(), asyncio.Event()
+
+        async def wait() -> None:
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                taken_back.set()
+
+        judge.meanwhile = wait
+        collecting = Collecting()
+        transaction = asyncio.create_task(collected(it, judge, collecting))
+        await asyncio.wait_for(asked.wait(), PATIENCE)
+        [ticket] = [ticket for ticket in it.parts.queue.tickets if ticket.row.name == "CollectGarbage"]
+        assert ticket.state is State.WAITING_FOR_AUTHORISATION
+        ticket.cancellation.request()
+        assert (await transaction).state == State.CANCELLED
+        assert taken_back.is_set()
+        assert collecting.carried == []
+
+
+@on_loop
+async def test_each_decision_and_each_end_is_one_event_with_the_same_fields(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        judge = Judge()
+        caller = replace(ALICE, login="al\nice")
+        with structlog.testing.capture_logs() as events:
+            allowed = await collected(it, judge, Collecting(), caller)
+            judge.refused = frozenset({"garbage-collect"})
+            refused = await collected(it, judge, Collecting(_prepared(2)), caller)
+        decisions = [event for event in events if event.get("message_id") == audit.DECIDED]
+        ends = [event for event in events if event.get("message_id") == audit.DONE]
+        assert [event["transaction"] for event in decisions] == [allowed.id, refused.id]
+        assert [event["transaction"] for event in ends] == [allowed.id, refused.id]
+        assert [event["result"] for event in decisions] == ["allowed", "refused"]
+        assert [event["result"] for event in ends] == ["succeeded", "failed"]
+        for event in (*decisions, *ends):
+            assert {"transaction", "uid", "login", "host", "operation", "result", "digest"} <= event.keys()
+            assert (event["uid"], event["login"], event["operation"]) == (1000, "al\nice", "CollectGarbage")

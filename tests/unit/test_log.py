@@ -93,4 +93,5 @@ def test_a_journal_that_is_somebody_elses_is_not_written_to(
 
 
 def test_fields_of_the_journal_have_names_that_it_takes() -> None:
-    assert {"GLIX_TRANSACTION", "GLIX_UID", "GLIX_HOST", "GLIX_ACTION", "GLIX_RESULT"} == set(FIELDS.values())
+    own = {"GLIX_TRANSACTION", "GLIX_UID", "GLIX_HOST", "GLIX_ACTION", "GLIX_RESULT"}
+    assert own | {"MESSAGE_ID"} == set(FIELDS.values())
