@@ -189,7 +189,7 @@ def _update(request: Request, _caller: Caller) -> list[Check]:
 
 
 def _rollback(request: Request, _caller: Caller) -> list[Check]:
-    ends = {"from": request.targets[0].name, "to": f"{request.targets[-1].name}^"} if request.targets else {}
+    ends = {"from": request.targets[0].name, "to": request.targets[-1].name} if request.targets else {}
     return [*_common(request), _check("system-rollback", undoes=_targets(request), **ends, **_whole(request))]
 
 

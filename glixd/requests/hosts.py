@@ -42,7 +42,9 @@ def set_host(tools: Tools, row: api.Operation, asked: api.SetHostParameters, con
     """Check that the host is there."""
     host, _ = tools.host(asked, context)
     urls = tuple(value for key, value in asked.changes.items() if key == "registry_url" and value)
-    return SetHost(host, tuple(sorted(asked.changes.items()))), (Part(row.policy, sources=urls),)
+    return SetHost(host, tuple(sorted(asked.changes.items()))), (
+        Part(row.policy, sources=urls, keys=tuple(sorted(asked.changes))),
+    )
 
 
 def remove_host(tools: Tools, row: api.Operation, asked: api.RemoveHostParameters, context: Context) -> Made:

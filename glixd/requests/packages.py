@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from glixd import api
 from glixd.api import Consent, Policy, Scope
-from glixd.errors import invalid
+from glixd.errors import GlixError, invalid
 from glixd.model.change import Add, Change, Move, Remove, Resolved, Switch
+from glixd.model.flakeref import FlakeRef
+from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest, Package
-from glixd.model.operations import not_installed
+from glixd.model.operations import nixpkgs_url, not_installed
 from glixd.policy import Target
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part
@@ -39,20 +41,20 @@ def add(tools: Tools, row: api.Operation, asked: api.AddParameters, context: Con
 def remove(tools: Tools, row: api.Operation, asked: api.NamesParameters, context: Context) -> Made:
     """Look the packages up."""
     host, manifest = tools.host(asked, context)
-    return Remove(host, asked.names), (Part(row.policy, _targets(host, manifest, asked.names)),)
+    return Remove(host, asked.names), (Part(row.policy, _targets(host, manifest, asked.names, context)),)
 
 
 def switch(tools: Tools, row: api.Operation, asked: api.NamesParameters, context: Context) -> Made:
     """Look the packages up."""
     host, manifest = tools.host(asked, context)
     request = Switch(host, asked.names, row.name == "Enable")
-    return request, (Part(row.policy, _targets(host, manifest, asked.names)),)
+    return request, (Part(row.policy, _targets(host, manifest, asked.names, context)),)
 
 
 def set_keys(tools: Tools, row: api.Operation, asked: api.SetParameters, context: Context) -> Made:
     """Resolve the reference where it or its pin changes; what the package was and becomes are both authorised."""
     host, manifest = tools.host(asked, context)
-    before = _targets(host, manifest, (asked.name,))
+    before = _targets(host, manifest, (asked.name,), context)
     package = manifest.packages[asked.name]
     values = dict(asked.changes)
     resolved = None
@@ -68,17 +70,18 @@ def set_keys(tools: Tools, row: api.Operation, asked: api.SetParameters, context
         if "flake" in values:
             values["flake"] = resolved.flake
     request = Change(host, asked.name, tuple(sorted(values.items())), resolved)
+    changed = Part(row.policy, before, keys=tuple(sorted(values)))
     if not {"flake", "pin", "scope", "user"} & values.keys():
-        return request, (Part(row.policy, before),)
+        return request, (changed,)
     after = _target_after(before[0], package, manifest, values, resolved)
-    return request, (Part(row.policy, before), Part(Policy.INSTALL, (*before, after)))
+    return request, (changed, Part(Policy.INSTALL, (*before, after)))
 
 
 def move(tools: Tools, row: api.Operation, asked: api.MoveParameters, context: Context) -> Made:
     """Look the packages up; where they were and where they go are both authorised."""
     host, manifest = tools.host(asked, context)
     scope = Scope.HOME if asked.user else asked.scope
-    before = _targets(host, manifest, asked.names)
+    before = _targets(host, manifest, asked.names, context)
     owner = asked.user or manifest.settings.primary_user if scope is Scope.HOME else None
     after = tuple(replace(target, scope=scope, user=owner) for target in before)
     request = Move(host, asked.names, scope, asked.user)
@@ -89,21 +92,34 @@ def _scope(scope: Scope | None, user: str | None, manifest: Manifest) -> Scope:
     return Scope.HOME if user is not None else scope or manifest.settings.default_scope
 
 
-def _targets(host: str, manifest: Manifest, names: tuple[str, ...]) -> tuple[Target, ...]:
+def _targets(host: str, manifest: Manifest, names: tuple[str, ...], context: Context) -> tuple[Target, ...]:
+    """What packages are now. Trusted is what can only be the host's own nixpkgs; all else was a stranger's, and stays that."""
+    nixpkgs = nixpkgs_url(LockFile.parse(context.base.lock))
     targets = []
     for name in dict.fromkeys(names):
         package = manifest.packages.get(name)
         if package is None:
             raise not_installed(name, host, manifest)
-        targets.append(Target(name, package.flake, manifest.scope_of(package), manifest.user_of(package)))
+        trusted = _is_own(package, nixpkgs)
+        targets.append(Target(name, package.flake, manifest.scope_of(package), manifest.user_of(package), trusted))
     return tuple(targets)
+
+
+def _is_own(package: Package, nixpkgs: str | None) -> bool:
+    try:
+        return FlakeRef.parse(package.flake).is_host_attribute(nixpkgs, package.pin)
+    except GlixError:
+        return False
 
 
 def _target_after(
     before: Target, package: Package, manifest: Manifest, values: Mapping[str, str], resolved: Resolved | None
 ) -> Target:
-    scope = Scope(values["scope"]) if values.get("scope") else manifest.scope_of(package)
-    user = values.get("user") or package.user or manifest.settings.primary_user
+    """What a package becomes: a key that is cleared counts as what it then means, and not as what it was."""
+    settings = manifest.settings
+    chosen = values["scope"] if "scope" in values else manifest.scope_of(package)
+    scope = Scope(chosen) if chosen else settings.default_scope
+    user = (values.get("user", package.user)) or settings.primary_user
     return replace(
         before,
         flake=resolved.flake if resolved else before.flake,

@@ -24,6 +24,8 @@ class Part:
     policy: Policy
     targets: tuple[Target, ...] = ()
     sources: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    """The keys that change, without their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def to_authorise(
             targets=part.targets,
             skips_evaluation=skips_evaluation,
             sources=part.sources,
+            keys=part.keys,
         )
         for part in prepared.parts
     ]
