@@ -8,11 +8,12 @@ restart the daemon that waits for it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -51,6 +52,8 @@ class Status(StrEnum):
     """The activation script failed: what runs is between the two systems."""
     INTERRUPTED = "interrupted"
     """The activator was killed in the middle."""
+    RUNNING = "running"
+    """It has not ended yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +106,11 @@ class Activated:
     @classmethod
     def parse(cls, value: Any) -> Activated:
         """What the activator wrote; raises ValueError for anything else."""
-        generation = value["generation"]
+        generation, status = value["generation"], Status(value["status"])
         return cls(
-            Status(value["status"]),
+            status,
             tuple(str(unit) for unit in value["failed_units"]),
-            value["reboot_needed"] is True,
+            status is Status.REBOOT_NEEDED,
             generation if isinstance(generation, int) else None,
             tuple(str(line) for line in value["tail"]),
         )
@@ -160,15 +163,29 @@ class ActivatorDoor:
         return answer
 
     def result(self, transaction: str) -> Activated | None:
-        """Read the file that the activator wrote; one that says only that it began means that it was interrupted."""
+        """Read the file that the activator wrote: one that says no more than that it began is of one that runs or died."""
         if not transaction or not set(transaction) <= TRANSACTION_ID:
             return None
+        file = self._results / f"{transaction}.json"
         try:
-            return Activated.parse(json.loads((self._results / f"{transaction}.json").read_text()))
+            activated = Activated.parse(json.loads(file.read_text()))
+            if activated.status is not Status.INTERRUPTED or not self._is_running():
+                return activated
+            again = Activated.parse(json.loads(file.read_text()))  # it may have ended between the two looks
+            return replace(again, status=Status.RUNNING) if again.status is Status.INTERRUPTED else again
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Failed(f"The result of the activation {transaction} can't be read: {error}.") from error
+
+    def _is_running(self) -> bool:
+        """Whether the activator holds its lock."""
+        with (self._results / "lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
 
 
 class _Connection:

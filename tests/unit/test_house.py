@@ -263,3 +263,22 @@ def test_every_dependency_says_what_it_is_for() -> None:
         if not all(re.search(r"\s#\s+\S+ \S+", line) for line in lines if f'"{dependency}"' in line)
     ]
     assert unexplained == []
+
+
+def test_what_runs_as_root_is_short_and_needs_the_standard_library_alone() -> None:
+    lines, modules = 0, set[str]()
+    for path in sorted((CHECKOUT / "glixd" / "activator").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+        told = {line for node in texts for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            lines += bool(line.strip()) and not line.lstrip().startswith("#") and number not in told
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules.add(node.module or "")
+    assert 150 < lines < 300
+    own = {name for name in modules if name.split(".")[0] == "glixd"}
+    assert own <= {"glixd.activator", "glixd.activator.order"}
+    assert {name.split(".")[0] for name in modules - own} <= sys.stdlib_module_names
