@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from glixd import api
 from glixd.backends import store
-from glixd.backends.git import RefUpdate
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Repository
 from glixd.backends.store import Store, generation_link
@@ -24,8 +21,6 @@ from glixd.errors import Cancelled
 from glixd.model.change import Collect
 from glixd.model.generations import TAGS, Generation, expendable
 from glixd.transaction import Result
-
-log = structlog.get_logger()
 
 ROOTS_LIMIT: Final = 1000
 
@@ -69,9 +64,10 @@ class Collector:
         errand.step("looking for what nothing uses")
         roots = self._store.roots(errand.cancellation)
         dead = self._dead(old, roots, errand.cancellation)
+        warnings: tuple[str, ...] = ()
         if not errand.dry_run:
             try:
-                self._sweep(errand, old, tags)
+                tags, warnings = self._sweep(errand, old, tags)
             except Cancelled:
                 raise Cancelled("Collecting garbage was stopped; what was deleted stays deleted.") from None
             dead = {path: size for path, size in dead.items() if not Path(path).exists()}
@@ -84,7 +80,8 @@ class Collector:
             tags=tuple(tags),
             roots=tuple(kept[:ROOTS_LIMIT]),
         )
-        return Result(api.Outcome(summary=_summary(garbage), changed=bool(dead or links or tags), garbage=garbage))
+        outcome = api.Outcome(summary=_summary(garbage), changed=bool(dead or links or tags), garbage=garbage)
+        return Result(outcome, warnings=warnings)
 
     def _old_generations(self, request: Collect) -> dict[Path, list[Generation]]:
         """By profile the generations that the rule gives up."""
@@ -106,15 +103,21 @@ class Collector:
             dead |= dict.fromkeys(sorted(held - kept))
         return store.sizes(dead)
 
-    def _sweep(self, errand: Errand, old: dict[Path, list[Generation]], tags: list[str]) -> None:
+    def _sweep(
+        self, errand: Errand, old: dict[Path, list[Generation]], tags: list[str]
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """Delete; the tags that are gone now, and what did not go."""
         for profile, generations in old.items():
             errand.step(f"deleting {len(generations)} generations of {profile.name}")
             numbers = [generation.number for generation in generations]
             self._store.delete_generations(profile, numbers, errand.cancellation)
-        if tags:
-            self._delete_tags(tags, errand.cancellation)
+        warnings: tuple[str, ...] = ()
+        if tags and not self._delete_tags(tags, errand.cancellation):
+            warnings = (f"git could not delete {len(tags)} tags of generations that are gone; they stay.",)
+            tags = []
         errand.step("deleting what nothing uses")
         self._store.sweep(errand.cancellation)
+        return tags, warnings
 
     def _stale_tags(self, old: dict[Path, list[Generation]]) -> list[str]:
         """The tags of generations that this machine does not have any more; none where it has no system profile."""
@@ -126,12 +129,10 @@ class Collector:
         numbers = {tag: tag.removeprefix(prefix) for tag in self._repository.git.refs(prefix)} if generations else {}
         return [tag for tag, number in numbers.items() if number.isdecimal() and int(number) not in there]
 
-    def _delete_tags(self, tags: list[str], cancellation: Cancellation) -> None:
+    def _delete_tags(self, tags: list[str], cancellation: Cancellation) -> bool:
         with self._repository.locked(cancellation) as held:
-            oids = {tag: self._repository.git.ref(tag) for tag in tags}
-            gone = [RefUpdate(tag, "0" * len(oid), oid) for tag, oid in oids.items() if oid]
-            if not self._repository.git.update_refs(gone, keep=held.keep):
-                log.warning("tags of generations that are gone could not be deleted", tags=tags)
+            oids = {tag: oid for tag in tags if (oid := self._repository.git.ref(tag))}
+            return self._repository.delete_refs(held, oids)
 
 
 def _summary(garbage: api.Garbage) -> str:

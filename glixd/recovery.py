@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 SEARCHED: Final = 1000
 """Commits among which recovery looks for that of a transaction."""
+_LEFT: Final = {"CollectGarbage": "what was deleted stays deleted"}
+"""What an interrupted operation leaves that makes no commit, and is not undone by having none."""
 WENT: Final = (Status.DONE, Status.UNITS_FAILED, Status.REBOOT_NEEDED)
 
 
@@ -47,9 +49,8 @@ class Recovery:
         if commit:
             message = "The change is committed, and the daemon ended before the machine was switched."
             return _failed(record, commit, message, "Run: glixctl rebuild")
-        return _failed(
-            record, None, "The daemon ended in the middle of this transaction; nothing was changed.", "Do it again."
-        )
+        left = _LEFT.get(record.operation, "nothing was changed")
+        return _failed(record, None, f"The daemon ended in the middle of this transaction; {left}.", "Do it again.")
 
     def _activated(self, transaction: str) -> Activated | None:
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -24,6 +23,7 @@ import structlog
 from glixd.api import HOST_NAME
 from glixd.backends import files
 from glixd.backends.git import Git, RefUpdate
+from glixd.backends.moving import Moving
 from glixd.backends.objects import PROGRAM, Commit, Entry
 from glixd.backends.process import Cancellation, Processes
 from glixd.backends.worktree import WorkTree, blob_name
@@ -43,8 +43,6 @@ FORMER_REF: Final = "refs/glix/published"
 """Where earlier versions noted what the work tree shows."""
 BUSY_AFTER: Final = 10.0
 """Seconds to wait for another process that holds the repository."""
-SETTLE: Final = 1.0
-"""Seconds for which a lock file of ours must stand unchanged before it counts as left behind."""
 
 MANIFESTS: Final = 4
 """Manifests of one host that are kept as parsed: what it says now, said before and will say."""
@@ -220,6 +218,7 @@ class Repository:
         self.git = Git(root, processes)
         self.folder = self.git.directory / "glix"
         self.scratch = self.folder / "tmp"
+        self._moving = Moving(self.folder / "moving", self.git.directory)
         self.worktree = WorkTree(self.git, self.scratch)
         self._branch = branch
         self._needed = (needed_bytes, needed_inodes)
@@ -388,8 +387,8 @@ class Repository:
             return
         if now != base:
             raise BranchMoved(f"The branch {self.branch} moved while the change was prepared.", hint="Try again.")
-        (self.folder / "moving").unlink(missing_ok=True)  # git ended by itself: a lock that is there is somebody else's
-        for lock in self._ref_locks():
+        self._moving.clear()  # git ended by itself: a lock that is there is somebody else's
+        for lock in self._moving.locks("HEAD", self.branch):
             if lock.exists():
                 raise _busy(lock)
         files.explain_full(self.root, *self._needed)
@@ -400,7 +399,7 @@ class Repository:
     def _settle(self, held: Held) -> None:
         """Write what was made, durably."""
         with files.translating(self.root):
-            self._note(held)
+            self._moving.write(held.expected)
             self.git.pending.settle()
 
     def _moved(self, held: Held, commit: str, base: str | None) -> bool:
@@ -413,6 +412,15 @@ class Repository:
                 return True
             raise
 
+    def delete_refs(self, held: Held, refs: Mapping[str, str]) -> bool:
+        """Delete refs that name these objects; False when one does not, or is locked, and then all are still there."""
+        with files.translating(self.root):
+            self._moving.write({}, refs)
+        gone = [RefUpdate(ref, "0" * len(oid), oid) for ref, oid in refs.items()]
+        done = self.git.update_refs(gone, keep=held.keep)
+        self._moving.clear()
+        return done
+
     def publish(self, held: Held, commit: str, changes: Changes) -> Published:
         """Bring the files of `changes` to `commit`, in the work tree and the index; after a commit point nothing here is a failure."""
         try:
@@ -421,7 +429,7 @@ class Repository:
             log.warning("publishing is pending", commit=commit, reason=str(error))
             return Published(pending=str(error))
         if result.pending is None:
-            (self.folder / "moving").unlink(missing_ok=True)
+            self._moving.clear()
         return result
 
     def recover(self, held: Held) -> None:
@@ -438,15 +446,15 @@ class Repository:
         main, published = self.git.ref(self.branch), self._shown()
         if main is not None and main != published:
             self._finish(held, published, main)
-        elif (note := self.folder / "moving").exists():
-            note.unlink()  # whatever was under way has ended, so the locks of refs that come now are none of ours
+        elif self._moving.exists:
+            self._moving.clear()
 
     def _finish(self, held: Held, published: str | None, main: str) -> None:
         """Publish what an earlier process committed; what people committed is in their work tree already."""
         if published is None or not self._made_since(published, main):
             self._note_shown(main)
             return
-        held.expected = self._noted()
+        held.expected = self._moving.expected()
         changes = self.git.changed_paths(published, main)
         touched = self._touched(published, main)
         ours = {path: change for path, change in changes.items() if path in touched}
@@ -566,33 +574,11 @@ class Repository:
             if lock.samefile(token):
                 lock.unlink()
 
-    def _ref_locks(self) -> list[Path]:
-        return [self.git.directory / f"{name}.lock" for name in ("HEAD", self.branch)]
-
     def _release_refs(self) -> None:
         """Remove the ref locks of a git of ours that was killed; those of refs/glix are always ours."""
         for name in (SCRATCH_REF, FORMER_REF):
             (self.git.directory / f"{name}.lock").unlink(missing_ok=True)
-        note = self.folder / "moving"
-        try:
-            since = note.stat().st_ctime_ns
-        except FileNotFoundError:
-            return
-        for lock in self._ref_locks():
-            if _left_behind(lock, since):
-                log.warning("removed a lock that an interrupted transaction left", path=str(lock))
-                lock.unlink(missing_ok=True)
-
-    def _note(self, held: Held) -> None:
-        """Note that refs are about to move, and what adopted files look like; not durable, since the refs' locks are not."""
-        (self.folder / "moving").write_text(json.dumps(held.expected))
-
-    def _noted(self) -> dict[str, str | None]:
-        try:
-            found = json.loads((self.folder / "moving").read_bytes())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        self._moving.release(self.branch)
 
     def _clean_scratch(self) -> None:
         """Empty the scratch folder; the folder itself stays, since a disk that is full has no room for a new one."""
@@ -642,22 +628,6 @@ def _busy(lock: Path) -> Failed:
         hint="Finish the git command or editor that is open there; if none is, remove that file. Then try again.",
         details={"path": str(lock)},
     )
-
-
-def _left_behind(lock: Path, since: int) -> bool:
-    """Whether a lock file came after `since` and stands unchanged for a while: no git that is alive keeps one so long."""
-    deadline = time.monotonic() + SETTLE
-    try:
-        first = lock.stat()
-        if first.st_ctime_ns < since:
-            return False
-        while time.monotonic() < deadline:
-            time.sleep(0.05)
-            if lock.stat().st_ino != first.st_ino:
-                return False
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _index_intact(data: bytes) -> bool:

@@ -153,6 +153,32 @@ def test_tags_of_generations_that_are_gone_are_pruned(shop: Shop, daemon: Runnin
     assert shop.site.git("rev-parse", "HEAD") == head
 
 
+def test_tags_that_can_not_be_deleted_are_told_and_not_counted(shop: Shop, daemon: RunningDaemon) -> None:
+    shop.site.git("tag", "glix/gen/laptop/7")
+    system = shop.nix.root / "state" / "profiles" / "system"
+    shop.must("nix-env", "--profile", str(system), "--set", shop.kept)
+    (shop.site.repository / ".git" / "packed-refs.lock").touch()
+    done = daemon.done("CollectGarbage")
+    assert garbage(done)["tags"] == []
+    assert done["warnings"] == ["git could not delete 1 tags of generations that are gone; they stay."]
+    assert shop.site.git("tag", "--list") == "glix/gen/laptop/7"
+
+
+def test_an_interrupted_collection_does_not_claim_that_nothing_changed(shop: Shop) -> None:
+    with RunningDaemon(shop.site) as daemon:
+        shop.site.git("tag", "glix/gen/laptop/7")
+        system = shop.nix.root / "state" / "profiles" / "system"
+        shop.must("nix-env", "--profile", str(system), "--set", shop.kept)
+        with shop.site.locked(), daemon.connect() as client:
+            transaction = client.call("CollectGarbage")["transaction"]
+            client.reach(transaction, "running")
+            daemon.kill()
+        daemon.start()
+        record = daemon.call("GetTransaction", transaction=transaction)
+    assert (record["state"], record["error"]["name"]) == ("failed", "Interrupted")
+    assert "what was deleted stays deleted" in record["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "rule",
     [

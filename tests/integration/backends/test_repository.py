@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -161,6 +162,35 @@ def test_ref_locks_of_a_killed_process_are_released(workshop: Workshop, root: Pa
         (root / name).touch()
     assert workshop.run(add("firefox")).warnings == ()
     assert list((root / ".git").rglob("*.lock")) == []
+
+
+def test_locks_of_a_deletion_that_was_killed_are_released_and_only_those(workshop: Workshop, root: Path) -> None:
+    workshop.run(add("ripgrep"))
+    git(root, "tag", "glix/gen/laptop/1")
+    tag = "refs/tags/glix/gen/laptop/1"
+    note = {"expected": {}, "deleted": [tag]}
+    (root / ".git" / "glix" / "moving").write_text(json.dumps(note))
+    left = [root / ".git" / f"{name}.lock" for name in (tag, "packed-refs")]
+    others = root / ".git" / "refs" / "tags" / "mine.lock"
+    for path in (*left, others):
+        path.touch()
+    with workshop.repository.locked() as held:
+        assert not any(path.exists() for path in left)
+        assert others.exists()
+        assert workshop.repository.delete_refs(held, {tag: git(root, "rev-parse", "HEAD")})
+    assert git(root, "tag", "--list") == ""
+
+
+def test_a_ref_that_somebody_locks_is_not_deleted(workshop: Workshop, root: Path) -> None:
+    git(root, "tag", "glix/gen/laptop/1")
+    lock = root / ".git" / "packed-refs.lock"
+    lock.touch()
+    with workshop.repository.locked() as held:
+        assert not workshop.repository.delete_refs(
+            held, {"refs/tags/glix/gen/laptop/1": git(root, "rev-parse", "HEAD")}
+        )
+    with workshop.repository.locked():
+        assert lock.exists()
 
 
 def test_a_git_that_is_killed_after_the_commit_point_has_committed(root: Path, tmp_path: Path) -> None:
