@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// faultat: a fault at the Nth state-changing system call of a whole process tree.
+// faultat: a fault at the Nth state-changing system call of a whole process tree. A shared library: the caller forks, the
+// child calls faultat_trace_me and goes on with what is to be disturbed, and the parent calls faultat_follow.
 //
-//   faultat [-n N] [-m kill|errno|stick] [-e ERRNO] [-s all|write|sync|rename] [-p PREFIX] [-l LOG] -- COMMAND...
+// Every thread and every child of that child is traced with ptrace, and the system calls that change a file system are
+// counted in the order in which they happen; a seccomp filter lets all others through, so that they cost nothing. At the
+// Nth one
 //
-// Every thread and every child of COMMAND is traced with ptrace, and the system calls that change a file system are
-// counted in the order in which they happen. At the Nth one
+//   kill    everybody is killed before the call runs, and the status is 137 when the last one is gone;
+//   errno   the call does not run and fails with an error number;
+//   stick   this call and every later one fails with it.
 //
-//   kill    everybody is killed before the call runs, and faultat ends with status 137 when the last one is gone;
-//   errno   the call does not run and fails with ERRNO;
-//   stick   this call and every later one fails with ERRNO.
+// N is 0 where nothing is disturbed. Calls count where they change what is at or below one folder, but not below others;
+// the folders have to be absolute paths without links. What programs do elsewhere (caches, a store) is then neither counted
+// nor disturbed. The log has a line for each counted call: its number, its process, its name, and what it changes; of two
+// files both are named, with a tab between them. With a folder for copies, each file that is made durable is copied there
+// under the number of the call: that is what a disk would still have.
 //
-// Without -n nothing is disturbed. -p counts only calls on files at or below PREFIX, which has to be an absolute path
-// without links; what the programs do elsewhere (caches, a store) is then neither counted nor disturbed. -l writes one
-// line a counted call: its number, its process, its name and, with -p, the file. -s narrows the counting to one kind.
-//
-// Otherwise faultat ends as COMMAND does: with its status, or 128 and the number of the signal that ended it.
+// Otherwise the status is that of the child: its exit status, or 128 and the number of the signal that ended it.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,16 +25,22 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/filter.h>
 #include <linux/ptrace.h> // after sys/ptrace.h, which can't bear its macros
+#include <linux/seccomp.h>
 
 #ifndef __x86_64__
 #error "faultat changes registers, and knows those of x86_64 only"
@@ -100,13 +108,22 @@ static const struct call calls[] = {
     {SYS_fchmodat, "fchmodat", OTHER, AT0},
 };
 
-static long fault_at = 0;
-static enum mode mode = KILL;
-static int error_number = ENOSPC;
-static int wanted = ALL;
-static const char *prefix = NULL;
-static FILE *log_file = NULL;
-static char last_path[2 * PATH_MAX + 16]; // what the call under way was found to change
+struct faultat_order {
+    long at;
+    int mode;
+    int error_number;
+    int kinds;
+    const char *below;
+    const char *except; // folders, with colons between them
+    const char *log;
+    const char *copies;
+};
+
+static struct faultat_order order;
+static long count;
+static FILE *log_file;
+static char changed[2][2 * PATH_MAX + 16]; // what the call under way was found to change
+static int changed_count;
 
 // -- looking into a tracee --------------------------------------------------------------------------------------------
 
@@ -130,16 +147,23 @@ static bool read_path(pid_t process, unsigned long address, char *path) {
     return false;
 }
 
+static bool at_or_below(const char *path, const char *folder, size_t length) {
+    return !strncmp(path, folder, length) && (path[length] == 0 || path[length] == '/');
+}
+
 static bool below_prefix(const char *path) {
-    size_t length = strlen(prefix);
-    if (strncmp(path, prefix, length) || (path[length] != 0 && path[length] != '/')) return false;
-    snprintf(last_path, sizeof last_path, "%s", path);
+    if (!at_or_below(path, order.below, strlen(order.below))) return false;
+    for (const char *next = order.except; *next;) {
+        size_t length = strcspn(next, ":");
+        if (length && at_or_below(path, next, length)) return false;
+        next += length + (next[length] == ':');
+    }
+    snprintf(changed[changed_count++], sizeof changed[0], "%s", path);
     return true;
 }
 
 static bool path_wanted(pid_t process, int folder, unsigned long address) {
     char path[PATH_MAX + sizeof(long)], start[PATH_MAX], whole[2 * PATH_MAX + 8];
-    if (!prefix) return true;
     if (!read_path(process, address, path)) return false;
     if (path[0] == '/') return below_prefix(path);
     bool known = folder == AT_FDCWD ? link_target(start, "/proc/%d/cwd", process, 0)
@@ -151,35 +175,35 @@ static bool path_wanted(pid_t process, int folder, unsigned long address) {
     return below_prefix(whole);
 }
 
-// A descriptor counts when a file is behind it: no pipe, socket, terminal or other device.
 static bool descriptor_wanted(pid_t process, int descriptor) {
     char target[PATH_MAX];
-    if (!link_target(target, "/proc/%d/fd/%d", process, descriptor) || target[0] != '/') return false;
-    if (prefix) return below_prefix(target);
-    return (!strncmp(target, "/dev/shm/", 9) || strncmp(target, "/dev/", 5)) && strncmp(target, "/proc/", 6);
+    return link_target(target, "/proc/%d/fd/%d", process, descriptor) && target[0] == '/' && below_prefix(target);
 }
 
 static bool opens_only(pid_t process, long number, const unsigned long long *args) {
-    unsigned long flags;
-    switch (number) {
-    case SYS_open: flags = args[1]; break;
-    case SYS_openat: flags = args[2]; break;
-    case SYS_openat2: flags = ptrace(PTRACE_PEEKDATA, process, args[2], 0); break; // the first member of struct open_how
-    default: return false;
-    }
+    if (number != SYS_openat2) return false; // of the others the filter looks at the flags
+    unsigned long flags = ptrace(PTRACE_PEEKDATA, process, args[2], 0); // the first member of struct open_how
     return !(flags & (O_CREAT | O_TRUNC));
 }
 
 static bool place_wanted(pid_t process, enum place place, const unsigned long long *args) {
+    bool first, second;
+    changed_count = 0;
     switch (place) {
     case FD0: return descriptor_wanted(process, (int)args[0]);
     case FD2: return descriptor_wanted(process, (int)args[2]);
     case PATH0: return path_wanted(process, AT_FDCWD, args[0]);
     case PATH1: return path_wanted(process, AT_FDCWD, args[1]);
-    case PATHS01: return path_wanted(process, AT_FDCWD, args[0]) || path_wanted(process, AT_FDCWD, args[1]);
+    case PATHS01:
+        first = path_wanted(process, AT_FDCWD, args[0]);
+        second = path_wanted(process, AT_FDCWD, args[1]);
+        return first || second;
     case AT0: return path_wanted(process, (int)args[0], args[1]);
     case AT1: return path_wanted(process, (int)args[1], args[2]);
-    case AT0AT2: return path_wanted(process, (int)args[0], args[1]) || path_wanted(process, (int)args[2], args[3]);
+    case AT0AT2:
+        first = path_wanted(process, (int)args[0], args[1]);
+        second = path_wanted(process, (int)args[2], args[3]);
+        return first || second;
     case NOWHERE: return true;
     }
     return false;
@@ -188,18 +212,33 @@ static bool place_wanted(pid_t process, enum place place, const unsigned long lo
 static const struct call *counted(pid_t process, const struct ptrace_syscall_info *info) {
     for (size_t at = 0; at < sizeof calls / sizeof *calls; at++) {
         const struct call *call = &calls[at];
-        if (call->number != (long)info->entry.nr) continue;
-        if (!(call->kinds & wanted) || opens_only(process, call->number, info->entry.args)) return NULL;
-        return place_wanted(process, call->place, info->entry.args) ? call : NULL;
+        if (call->number != (long)info->seccomp.nr) continue;
+        if (!(call->kinds & order.kinds) || opens_only(process, call->number, info->seccomp.args)) return NULL;
+        return place_wanted(process, call->place, info->seccomp.args) ? call : NULL;
     }
     return NULL;
+}
+
+static void copy_synced(pid_t process, const struct call *call, const unsigned long long *args) {
+    char name[PATH_MAX];
+    struct stat facts;
+    if (!*order.copies || !(call->kinds & SYNC) || call->place != FD0) return;
+    snprintf(name, sizeof name, "/proc/%d/fd/%d", process, (int)args[0]);
+    int from = open(name, O_RDONLY | O_CLOEXEC);
+    if (from < 0) return;
+    if (!fstat(from, &facts) && S_ISREG(facts.st_mode)) {
+        snprintf(name, sizeof name, "%s/%ld", order.copies, count);
+        int to = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        while (to >= 0 && sendfile(to, from, NULL, 1 << 20) > 0) {}
+        if (to >= 0) close(to);
+    }
+    close(from);
 }
 
 // -- the tracees ------------------------------------------------------------------------------------------------------
 
 static pid_t *tracees = NULL;
 static size_t tracee_count = 0;
-static unsigned char failing[(1 << 22) / 8]; // one bit for each process id whose call under way has to fail
 
 static void remember(pid_t process) {
     for (size_t at = 0; at < tracee_count; at++)
@@ -222,40 +261,36 @@ static void kill_everybody(void) {
         if (process > 0 && WIFSTOPPED(status)) kill(process, SIGKILL);
 }
 
-static void skip_call(pid_t process) {
-    struct user_regs_struct registers;
-    ptrace(PTRACE_GETREGS, process, 0, &registers);
-    registers.orig_rax = -1;
-    ptrace(PTRACE_SETREGS, process, 0, &registers);
-    failing[process / 8] |= 1 << (process % 8);
-}
-
+// At the stop of the filter a call that has no number is skipped, and gives what stands in its result.
 static void fail_call(pid_t process) {
     struct user_regs_struct registers;
     ptrace(PTRACE_GETREGS, process, 0, &registers);
-    registers.rax = -error_number;
+    registers.orig_rax = -1;
+    registers.rax = -order.error_number;
     ptrace(PTRACE_SETREGS, process, 0, &registers);
-    failing[process / 8] &= ~(1 << (process % 8));
 }
 
-static void at_call(pid_t process) {
-    static long count = 0;
+// Whether everybody was killed.
+static bool at_call(pid_t process) {
     struct ptrace_syscall_info info;
     memset(&info, 0, sizeof info);
-    if (ptrace(PTRACE_GET_SYSCALL_INFO, process, sizeof info, &info) < 0) return;
-    if (info.op == PTRACE_SYSCALL_INFO_EXIT && failing[process / 8] >> (process % 8) & 1) fail_call(process);
-    if (info.op != PTRACE_SYSCALL_INFO_ENTRY) return;
+    if (ptrace(PTRACE_GET_SYSCALL_INFO, process, sizeof info, &info) < 0) return false;
+    if (info.op != PTRACE_SYSCALL_INFO_SECCOMP) return false;
     const struct call *call = counted(process, &info);
-    if (!call) return;
+    if (!call) return false;
     count++;
-    if (log_file) fprintf(log_file, "%ld %d %s %s\n", count, process, call->name, last_path);
-    if (!fault_at || count < fault_at || (count > fault_at && mode != ERRNO_FROM)) return;
-    if (mode == KILL) {
-        if (log_file) fclose(log_file);
-        kill_everybody();
-        _exit(128 + SIGKILL);
+    if (log_file) {
+        const char *second = changed_count > 1 ? changed[1] : "";
+        fprintf(log_file, "%ld %d %s %s\t%s\n", count, process, call->name, changed_count ? changed[0] : "", second);
+        copy_synced(process, call, info.seccomp.args);
     }
-    skip_call(process);
+    if (!order.at || count < order.at || (count > order.at && order.mode != ERRNO_FROM)) return false;
+    if (order.mode == KILL) {
+        kill_everybody();
+        return true;
+    }
+    fail_call(process);
+    return false;
 }
 
 static int follow(pid_t first) {
@@ -270,69 +305,63 @@ static int follow(pid_t first) {
         remember(process);
         int number = WSTOPSIG(status);
         bool ours = number == SIGTRAP || number == SIGSTOP; // an event, or the first stop of a new tracee
-        if (number == (SIGTRAP | 0x80)) at_call(process);
-        ptrace(PTRACE_SYSCALL, process, 0, ours || number == (SIGTRAP | 0x80) ? 0 : number);
+        if (status >> 8 == (SIGTRAP | (PTRACE_EVENT_SECCOMP << 8)) && at_call(process)) return 128 + SIGKILL;
+        ptrace(PTRACE_CONT, process, 0, ours ? 0 : number);
     }
     return result;
 }
 
-static int kinds_named(const char *name) {
-    if (!strcmp(name, "write")) return WRITE;
-    if (!strcmp(name, "sync")) return SYNC;
-    if (!strcmp(name, "rename")) return RENAME;
-    if (!strcmp(name, "all")) return ALL;
-    return 0;
+// -- what the caller calls --------------------------------------------------------------------------------------------
+
+static struct sock_filter load(size_t offset) {
+    return (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offset);
 }
 
-static void usage(void) {
-    fputs("usage: faultat [-n N] [-m kill|errno|stick] [-e ERRNO] [-s all|write|sync|rename] [-p PREFIX] [-l LOG]"
-          " -- COMMAND...\n",
-          stderr);
-    exit(2);
-}
+static struct sock_filter give(unsigned action) { return (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, action); }
 
-static void parse(int argc, char **argv) {
-    for (int option; (option = getopt(argc, argv, "+n:m:e:s:p:l:")) != -1;) switch (option) {
-        case 'n': fault_at = atol(optarg); break;
-        case 'm':
-            if (!strcmp(optarg, "kill")) mode = KILL;
-            else if (!strcmp(optarg, "errno")) mode = ERRNO_ONCE;
-            else if (!strcmp(optarg, "stick")) mode = ERRNO_FROM;
-            else usage();
-            break;
-        case 'e': error_number = atoi(optarg); break;
-        case 's':
-            if (!(wanted = kinds_named(optarg))) usage();
-            break;
-        case 'p': prefix = optarg; break;
-        case 'l':
-            if (!(log_file = fopen(optarg, "we"))) usage();
-            break;
-        default: usage();
+// Only the calls of the table stop, and of those that open a file only what makes or empties one.
+static bool install_filter(void) {
+    enum { LENGTH = sizeof calls / sizeof *calls };
+    static struct sock_filter code[6 * LENGTH + 2];
+    unsigned short length = 0;
+    code[length++] = load(offsetof(struct seccomp_data, nr));
+    for (size_t at = 0; at < LENGTH; at++) {
+        long number = calls[at].number;
+        int flags = number == SYS_open ? 1 : number == SYS_openat ? 2 : -1;
+        code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, flags < 0 ? 1 : 4);
+        if (flags >= 0) {
+            code[length++] = load(offsetof(struct seccomp_data, args[flags]));
+            code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_CREAT | O_TRUNC, 1, 0);
+            code[length++] = give(SECCOMP_RET_ALLOW);
         }
-    if (optind >= argc) usage();
+        code[length++] = give(SECCOMP_RET_TRACE);
+    }
+    code[length++] = give(SECCOMP_RET_ALLOW);
+    struct sock_fprog program = {.len = length, .filter = code};
+    return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
-int main(int argc, char **argv) {
-    parse(argc, argv);
-    pid_t first = fork();
-    if (first < 0) return 2;
-    if (!first) {
-        ptrace(PTRACE_TRACEME, 0, 0, 0);
-        raise(SIGSTOP);
-        execvp(argv[optind], argv + optind);
-        _exit(127);
-    }
-    waitpid(first, NULL, 0);
+// In the child: be traced from here on. 0, or an error number.
+int faultat_trace_me(void) {
+    if (ptrace(PTRACE_TRACEME, 0, 0, 0) < 0) return errno;
+    raise(SIGSTOP);
+    return install_filter() ? 0 : errno;
+}
+
+// In the parent, which has no other child: carry the order out on that child. Its status, or -1.
+int faultat_follow(pid_t first, const struct faultat_order *given) {
+    order = *given;
+    count = 0;
+    tracee_count = 0;
+    if (waitpid(first, NULL, 0) < 0) return -1;
     remember(first);
-    long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+    long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESECCOMP | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
                    PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC;
-    if (ptrace(PTRACE_SETOPTIONS, first, 0, options) < 0) {
-        perror("faultat: ptrace");
-        return 2;
-    }
-    ptrace(PTRACE_SYSCALL, first, 0, 0);
+    if (ptrace(PTRACE_SETOPTIONS, first, 0, options) < 0) return -1;
+    log_file = *order.log ? fopen(order.log, "we") : NULL;
+    ptrace(PTRACE_CONT, first, 0, 0);
     int result = follow(first);
     if (log_file) fclose(log_file);
     return result;
 }
+

@@ -1,32 +1,44 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One mutation on a disk that is nearly full, in a mount namespace that takes the disk along when it ends.
+"""A change on a disk that is nearly full, in a mount namespace that takes the disk along when it ends.
 
-    python -m tests.support.full_disk TEMPLATE FOLDER bytes|inodes FREE…
+    python -m tests.support.full_disk TASKS
 
-A tmpfs is mounted on FOLDER, and for each FREE a copy of the repository TEMPLATE is put there and the disk is filled until
-FREE KiB, or FREE inodes, are left. What is wrong after the mutation, after a recovery while the disk is still full, and
-once there is room again is printed as JSON: level → {"told": …, "problems": […]}.
+TASKS is a file of pickled tasks. A tmpfs is mounted on a folder, and for each task a copy of its world is put there and the
+disk is filled until so many KiB, or inodes, are left. What is wrong after the change, after a recovery while the disk is
+still full, and once there is room again is printed as JSON, one line a task: {"told": …, "problems": […]}.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glixd import log
-from glixd.errors import GlixError
-from tests.support.one_mutation import answer
-from tests.support.plain import Workshop
-from tests.support.sweep import ADDED, Facts, next_works, old_or_new, shows_head
+from tests.support.faults import KILL
+from tests.support.sweep import Case, Reference, Told, aside, examine, examine_full, tried
 
 PAGE = 4096
+SIZES = {"bytes": "size=24m", "inodes": "size=64m,nr_inodes=2000"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One change at one level."""
+
+    case: Case
+    known: Reference
+    kind: str
+    free: int
+    state_too: bool
+    """Whether the state of the daemon is on the same disk."""
 
 
 @contextmanager
@@ -65,38 +77,44 @@ def _fill_inodes(ballast: Path, free: int) -> None:
             path.unlink()
 
 
-def try_level(template: Path, folder: Path, kind: str, free: int) -> dict[str, Any]:
+def try_level(task: Task, disk: Path, place: Path) -> dict[str, Any]:
     """What was told, and what is wrong, at one level."""
-    root = folder / "repository"
-    shutil.copytree(template, root, symlinks=True)
-    before = Facts.of(root)
-    workshop = Workshop(root, folder.parent / "state")
-    problems: list[str] = []
-    try:
-        with nearly_full(folder, kind, free):
-            told = answer(workshop, ADDED)
-            workshop.close()
-            for _ in range(2):
-                workshop.recover()
-                problems += old_or_new(root, before, told)
-        workshop.recover()
-        problems += [*old_or_new(root, before, told), *shows_head(root, before), *next_works(workshop)]
-    except GlixError as error:
-        problems.append(f"the next command fails: {error.message}")
-    finally:
-        workshop.close()
-        shutil.rmtree(root)
-    return {"told": told.get("error") or ("pending" if told["warnings"] else "committed"), "problems": problems}
+    case = replace(task.case, without_room=True)
+    world = task.case.template.copy_to(disk / "world", place)
+    if not task.state_too:
+        shutil.move(world.state, place / "state")
+        world.state.symlink_to(place / "state")
+    with nearly_full(disk, task.kind, task.free):
+        told, status = tried(case, world, KILL, 0)
+        problems = [] if status == 0 else [f"it ended with {status}"]
+        problems += aside(place, lambda: examine_full(case, world, task.known, told))
+    problems += aside(place, lambda: examine(case, world, task.known, told))
+    return {"told": _word(told), "problems": problems}
+
+
+def _word(told: Told) -> str:
+    if told.ended is None:
+        return told.error or "nothing"
+    if "error" in told.ended:
+        return str(told.ended["error"]["name"])
+    pending = any("the work tree does not show it yet" in words for words in told.ended.get("warnings", ()))
+    return "pending" if pending else "committed"
 
 
 def main() -> None:
-    """Try the levels that the arguments name."""
-    log.configure("error")
-    template, folder, kind, *levels = sys.argv[1:]
-    options = "size=24m" if kind == "bytes" else "size=64m,nr_inodes=1000"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
-    found = {level: try_level(Path(template), Path(folder), kind, int(level)) for level in levels}
-    os.write(sys.stdout.fileno(), json.dumps(found).encode() + b"\n")
+    """Try the tasks of a file."""
+    file = Path(sys.argv[1])
+    tasks: list[Task] = pickle.loads(file.read_bytes())
+    disk = file.parent / "disk"
+    disk.mkdir()
+    for number, task in enumerate(tasks):
+        place = file.parent / str(number)
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", SIZES[task.kind], "tmpfs", disk], check=True)
+        found = try_level(task, disk, place)
+        os.write(sys.stdout.fileno(), json.dumps(found).encode() + b"\n")
+        subprocess.run(["umount", "--lazy", disk], check=True)  # whoever was killed may take a moment to go
+        shutil.rmtree(place)
 
 
 if __name__ == "__main__":

@@ -1,200 +1,402 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The fault sweep of one mutation: disturb it at every point, then look whether the repository is exactly old or new.
+"""The fault sweep of a mutation: disturb a whole daemon at every point, then look whether the repository is old or new.
 
-Each point has a copy of one repository of its own, in which a person has work of all kinds under way. What is wrong
-afterwards is told in sentences, so that a sweep over an unsafe way of working can be seen to find something.
+Each point has a copy of one world of its own, in which a person has work of all kinds under way. The new state is known from
+a run that nobody disturbed. What is wrong after a fault is told in sentences, so that a sweep over an unsafe way of working
+can be seen to find something.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from glixd.errors import GlixError
-from tests.support.faults import KILL, KILLED, Call, Ended, Fault, calls, disturbed, python
-from tests.support.hermetic import git, write_files
-from tests.support.one_mutation import VARIANTS
-from tests.support.plain import HOST, MANIFEST, Workshop, add, make_plain_repository
+from tests.support.daemon import RpcClient, RpcError
+from tests.support.faults import KILL, KILLED, KINDS, Call, Fault, Watch, calls, follow, undisturbed
+from tests.support.hermetic import git
+from tests.support.inprocess import SAFE, World, serve
 
-AROUND: Final = 4
-"""Calls before and after the commit point that are tried in any case."""
-WORKERS: Final = len(os.sched_getaffinity(0))
-ADDED: Final = "firefox"
-MANAGED: Final = ("flake.nix", "flake.lock", MANIFEST)
-TRACKED: Final = {"notes/tracked.txt": "as committed\n", "notes/staged.txt": "as committed\n"}
-UNDER_WAY: Final = {
-    "notes/tracked.txt": "changed by hand\n",
-    "notes/staged.txt": "staged by hand\n",
-    "notes/new-and-staged.txt": "new\n",
-    "notes/untracked.txt": "nobody else has this\n",
-    f"hosts/{HOST}/default.nix": "{ } # changed by hand\n",
-}
-"""What a person has in the work tree and has not committed."""
-STAGED: Final = ("notes/staged.txt", "notes/new-and-staged.txt")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One mutation in one variant, under one kind of fault."""
-
-    template: Path
-    """A repository as `prepare` makes it."""
-    folder: Path
-    fault: Fault = KILL
-    variant: str = "safe"
-
-    def calls(self) -> list[Call]:
-        """The points of the sweep."""
-        place = self._place(0)
-        try:
-            return calls(self._command(place), self.fault, below=place / "repository")
-        finally:
-            shutil.rmtree(place)
-
-    def problems(self, points: Iterable[int]) -> dict[int, list[str]]:
-        """What is wrong after a fault at each of these points; nothing for a point that is clean."""
-        chosen = list(points)
-        with ThreadPoolExecutor(WORKERS) as pool:
-            found = dict(zip(chosen, pool.map(self._problems, chosen), strict=True))
-        return {point: problems for point, problems in found.items() if problems}
-
-    def _place(self, point: int) -> Path:
-        place = self.folder / f"{self.variant}-{self.fault.name.replace(' ', '-')}-{point}"
-        shutil.copytree(self.template, place / "repository", symlinks=True)
-        return place
-
-    def _command(self, place: Path) -> list[str]:
-        arguments = (place / "repository", place / "state", self.variant, ADDED)
-        return python("tests.support.one_mutation", *arguments)
-
-    def _problems(self, point: int) -> list[str]:
-        place = self._place(point)
-        before = Facts.of(place / "repository")
-        ended = disturbed(self._command(place), self.fault, point, below=place / "repository")
-        workshop = Workshop(place / "repository", place / "state", make=VARIANTS[self.variant])
-        problems = list(_look(workshop, before, ended, self.fault))
-        if not problems:
-            shutil.rmtree(place)
-        return problems
+TOLD: Final = ("id", "state", "commit", "error", "warnings")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What of a repository must be the same whatever happens, or exactly old or new."""
+    """What of a repository must be exactly old or exactly new."""
 
-    head: str
-    commits: int
+    commits: tuple[tuple[str, str], ...]
+    """Each commit of HEAD with its tree, the oldest first."""
+    refs: str
+    """Every ref of people's but the branch, and what HEAD is."""
     status: str
-    others: dict[str, bytes]
-    """The files that are not glixd's."""
+    work: Mapping[str, str]
+    """Mode and digest of each file of the work tree."""
 
     @classmethod
-    def of(cls, root: Path) -> Facts:
-        """The facts of a repository as it is now."""
-        others = {
-            os.fspath(path.relative_to(root)): path.read_bytes()
-            for path in sorted(root.rglob("*"))
-            if path.is_file() and ".git" not in path.relative_to(root).parts
-        }
-        for path in MANAGED:
-            others.pop(path, None)
+    def of(cls, root: Path) -> Facts | None:
+        """The facts of a repository as it is now; None where there is none."""
+        if not root.exists():
+            return None
+        log = git(root, "log", "--reverse", "--format=%H %T").splitlines()
         return cls(
-            git(root, "rev-parse", "HEAD"),
-            int(git(root, "rev-list", "--count", "HEAD")),
+            tuple((line[:40], line[41:]) for line in log),
+            git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/tags")
+            + git(root, "symbolic-ref", "HEAD"),
             git(root, "--no-optional-locks", "status", "--porcelain", "--untracked-files=all"),
-            others,
+            digests(root),
         )
 
+    @property
+    def head(self) -> str:
+        """The newest commit."""
+        return self.commits[-1][0]
 
-def prepare(folder: Path) -> Path:
-    """Make the repository that sweeps copy: one that glixd has written to, with a person's work under way."""
-    root = folder / "template"
-    make_plain_repository(root, TRACKED)
-    workshop = Workshop(root, folder / "state")
-    workshop.recover()
-    workshop.run(add("ripgrep"))
-    workshop.close()
-    write_files(root, UNDER_WAY)
-    git(root, "add", "--", *STAGED)
-    return root
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What is the same whenever it is done: the object name of a new commit is not."""
+        return (self.commits[:-1], self.commits[-1][1], self.refs, self.status, self.work)
 
 
-def _look(workshop: Workshop, before: Facts, ended: Ended, fault: Fault) -> Iterator[str]:
-    """Everything that is wrong after a fault, before and after recovery."""
-    told = _told(ended)
-    if told is None and not (fault.kills and ended.status == KILLED):
-        yield f"it ended with {ended.status} and told nothing: {ended.stderr.decode()[-800:]}"
+def digests(root: Path) -> dict[str, str]:
+    """Mode and digest of each file of a work tree, by its path."""
+    found = {}
+    for folder, folders, names in os.walk(root):
+        if folder == os.fspath(root):
+            folders[:] = [name for name in folders if name != ".git"]
+        for name in names:
+            path = os.path.join(folder, name)
+            facts = os.lstat(path)
+            link = stat.S_ISLNK(facts.st_mode)
+            content = os.fsencode(os.readlink(path)) if link else Path(path).read_bytes()
+            found[os.path.relpath(path, root)] = f"{facts.st_mode:o} {hashlib.sha256(content).hexdigest()}"
+    return found
+
+
+def trace(root: Path) -> dict[str, str]:
+    """Everything of a repository, git's own files too; the index is what git says of it, since reading refreshes it."""
+    git_folder = root / ".git"
+    left_out = ("index", "glix/daemon.lock", "glix/lock")
+    return digests(root) | {
+        f".git/{path}": digest for path, digest in digests(git_folder).items() if path not in left_out
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mutation on one world, in one way of working."""
+
+    name: str
+    template: World
+    operation: str
+    parameters: Mapping[str, Any]
+    next: tuple[str, Mapping[str, Any]]
+    variant: str = SAFE
+    without_room: bool = False
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a case does when nobody disturbs it."""
+
+    old: Facts | None
+    new: Facts
+    calls: tuple[Call, ...]
+
+    def points(self, fault: Fault) -> list[Call]:
+        """The calls that a fault may hit, with the number that they have among them."""
+        hit = [call for call in self.calls if call.kinds & KINDS[fault.kind]]
+        return [Call(number, call.name, call.path, call.other) for number, call in enumerate(hit, 1)]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a client heard: that a transaction was begun, how it ended, or an error."""
+
+    begun: str | None = None
+    ended: Mapping[str, Any] | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, lines: Sequence[Mapping[str, Any]]) -> Told:
+        """What the lines say that `_ask` wrote."""
+        said: dict[str, Any] = {}
+        for line in lines:
+            said |= line
+        return cls(**said)
+
+
+def reference(case: Case, place: Path) -> Reference:
+    """Run a case undisturbed; the points of its sweep."""
+    world = case.template.copy_to(place / "world")
     try:
-        for _ in range(2):  # recovery is idempotent
-            workshop.recover()
-            yield from old_or_new(workshop.root, before, told)
-            yield from shows_head(workshop.root, before)
-        yield from next_works(workshop)
-    except (GlixError, OSError) as error:
-        yield f"the next command fails: {error}"
+        old = Facts.of(world.repository)
+        told, status = tried(case, world, KILL, 0)
+        assert status == 0, (told, _log(place))
+        assert told.ended, (told, _log(place))
+        assert told.ended["state"] == "succeeded", told
+        new = Facts.of(world.repository)
+        assert new is not None
+        assert old is None or new.form != old.form, f"{case.name} changes nothing"
+        return Reference(old, new, tuple(calls(place / "calls")))
     finally:
-        workshop.close()
+        shutil.rmtree(place)
 
 
-def _told(ended: Ended) -> dict[str, Any] | None:
-    """What a client was told."""
-    lines = ended.stdout.decode().splitlines()
-    return json.loads(lines[0]) if lines else None
+def problems(case: Case, known: Reference, fault: Fault, point: int, place: Path) -> list[str]:
+    """What is wrong after a fault at one point; nothing when it is clean."""
+    world = case.template.copy_to(place / "world")
+    told, status = tried(case, world, fault, point)
+    found = [*_ended_badly(place, status, fault, told), *aside(place, lambda: examine(case, world, known, told))]
+    shutil.rmtree(place)
+    return found
 
 
-def old_or_new(root: Path, before: Facts, told: dict[str, Any] | None) -> Iterator[str]:
-    """What is wrong with a repository that must be exactly old or new, as the client was told; also while a disk is full."""
-    after = Facts.of(root)
-    has = f"[packages.{ADDED}]" in git(root, "show", f"HEAD:{MANIFEST}")
-    if after.commits - before.commits not in (0, 1):
-        yield f"HEAD moved by {after.commits - before.commits} commits"
-    if has is not (after.head != before.head):
-        yield f"HEAD is neither old nor new: moved {after.head != before.head}, package there {has}"
-    if told and "error" in told and has:
+def aside(place: Path, work: Callable[[], list[str]]) -> list[str]:
+    """What `work` finds in a child, which takes along all that a daemon leaves in its process."""
+    answer = place / "found"
+
+    def carry() -> None:
+        _log_to(place)
+        answer.write_text(json.dumps(work()))
+
+    status = undisturbed(carry)
+    return (
+        json.loads(answer.read_text()) if status == 0 else [f"looking at it ended with {status}: {_log(place)[-3000:]}"]
+    )
+
+
+def tried(case: Case, world: World, fault: Fault, point: int) -> tuple[Told, int]:
+    """Carry the mutation under a fault; what the client heard, and how the daemon ended."""
+    place = world.beside
+    reading, writing = os.pipe()
+    log = place / "calls" if point == 0 else None
+    watch = Watch(world.root, [world.state / "cache", world.state / "home"], log)
+
+    def work() -> None:
+        _log_to(place)
+        try:
+            serve(
+                world, lambda client: _ask(case, client, writing), variant=case.variant, without_room=case.without_room
+            )
+        except (GlixError, OSError) as error:  # as the program does: a sentence, and an exit code
+            os.write(2, f"it could not serve: {error}\n".encode())
+            _tell(writing, error=str(error) or type(error).__name__)
+
+    status = follow(work, watch, fault, point)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as lines:
+        return Told.of([json.loads(line) for line in lines]), status
+
+
+def _ask(case: Case, client: RpcClient, told: int) -> None:
+    """Ask for the mutation as a client does, and pass on what it hears at the moment when it hears it."""
+    try:
+        transaction = client.call(case.operation, **case.parameters)["transaction"]
+        _tell(told, begun=transaction)
+        ended = client.wait(transaction)
+    except RpcError as error:
+        _tell(told, error=error.name)
+    else:
+        _tell(told, ended={name: ended[name] for name in TOLD if name in ended})
+
+
+def _tell(told: int, **words: Any) -> None:
+    os.write(told, json.dumps(words).encode() + b"\n")
+
+
+def _log_to(place: Path) -> None:
+    output = os.open(place / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 2)
+    os.close(output)
+
+
+def _log(place: Path) -> str:
+    return (place / "log").read_text() if (place / "log").exists() else ""
+
+
+def _ended_badly(place: Path, status: int, fault: Fault, told: Told) -> Iterator[str]:
+    log = _log(place)
+    if status not in (0, KILLED if fault.kills else 0):
+        yield f"it ended with {status}: {log[-1500:]}"
+    if "met a defect" in log:
+        yield f"it met a defect: {log[log.index('met a defect') :][:3000]}"
+    if not fault.kills and told.ended is None and told.error is None:
+        yield f"the client was told nothing: {log[-1500:]}"
+
+
+# -- afterwards ----------------------------------------------------------------------------------------------------
+
+
+def examine(case: Case, world: World, known: Reference, told: Told) -> list[str]:
+    """What is wrong with a world after a fault: before, during and after a recovery, and with the next change."""
+    found = [*_torn(world, known), *_told_wrongly(world, known, told)]
+    started: list[bool] = []
+
+    def first(client: RpcClient) -> None:
+        started.append(True)
+        found.extend(_recovered(world, known, told))
+        found.extend(_recorded(client, known, world, told))
+
+    def second(client: RpcClient) -> None:
+        started.append(True)
+        if trace_before != _trace(world):
+            found.append("a second recovery changes what the first left")
+        found.extend(_next_works(client, case, world))
+
+    found.extend(_session(world, first, case))
+    trace_before = _trace(world)
+    found.extend(_session(world, second, case))
+    if not found and len(started) != 2:
+        found.append("the daemon did not come to serve again")
+    with suppress(OSError):
+        found.extend(f"something was left: {name}" for name in sorted(os.listdir(world.root)) if name.startswith("."))
+    return found
+
+
+def examine_full(case: Case, world: World, known: Reference, told: Told) -> list[str]:
+    """What is wrong on a disk that is still full, after each of two recoveries: what is not published yet may be old."""
+    found: list[str] = []
+    for _ in range(2):
+        found.extend(_session(world, lambda client: found.extend(_recorded(client, known, world, told)), case))
+        found.extend([*_torn(world, known), *_told_wrongly(world, known, told)])
+        locks = (world.repository / ".git").rglob("*.lock")
+        found.extend(f"a lock was left: {path}" for path in locks if path.name != "daemon.lock")
+    return found
+
+
+def _session(world: World, script: Callable[[RpcClient], None], case: Case) -> list[str]:
+    """What a script finds beside a daemon of this very process; it goes wrong itself where the daemon can't serve."""
+    found: list[str] = []
+    try:
+        serve(world, script, variant=case.variant, without_room=case.without_room)
+    except (GlixError, RpcError, OSError, AssertionError, EOFError, subprocess.CalledProcessError) as error:
+        found.append(f"the next daemon fails: {type(error).__name__} {error}")
+    return found
+
+
+def _trace(world: World) -> dict[str, str]:
+    return trace(world.repository) if world.repository.exists() else {}
+
+
+def _is_new(world: World, known: Reference) -> bool:
+    """Whether the change is there, as far as git goes."""
+    facts = Facts.of(world.repository)
+    if facts is None or known.old is None:
+        return facts is not None
+    if len(known.new.commits) == len(known.old.commits):
+        return facts.refs == known.new.refs
+    return facts.head != known.old.head
+
+
+def _torn(world: World, known: Reference) -> Iterator[str]:
+    """What must hold at any moment: the history is old or new, and so is each file."""
+    facts = Facts.of(world.repository)
+    if facts is None:
+        if known.old is not None:
+            yield "the repository is gone"
+        return
+    old = known.old
+    if old and facts.commits != old.commits and (facts.commits[:-1], facts.commits[-1][1]) != known.new.form[:2]:
+        yield f"HEAD is neither old nor new: {facts.commits[len(old.commits) - 1 :]}"
+    was = old.work if old else {}
+    for path in {*facts.work, *was, *known.new.work}:
+        if facts.work.get(path) not in (was.get(path), known.new.work.get(path)):
+            yield f"the file {path} is neither old nor new"
+    yield from _damage(world.repository)
+
+
+def _told_wrongly(world: World, known: Reference, told: Told) -> Iterator[str]:
+    new = _is_new(world, known)
+    if told.error and new:
         yield f"an error was told, and the change is there: {told}"
-    if told and told.get("commit") and told["commit"] != after.head:
-        yield f"success was told, and the change is not there: {told}"
-    if after.others != before.others:
-        changed = {path for path in before.others | after.others if before.others.get(path) != after.others.get(path)}
-        yield f"files that are not glixd's changed: {sorted(changed)}"
-    for path in MANAGED:
-        if (root / path).read_text().strip() not in {
-            git(root, "show", f"{head}:{path}") for head in (before.head, "HEAD")
-        }:
-            yield f"the work tree is neither old nor new: {path}"
-    yield from (f"a lock was left: {path.relative_to(root)}" for path in (root / ".git").rglob("*.lock"))
-    yield from _damage(root)
+    if told.ended:
+        yield from _says_wrongly(told.ended, world, known, new=new)
 
 
-def shows_head(root: Path, before: Facts) -> Iterator[str]:
-    """What is wrong with a work tree that must show HEAD, with a person's work in it as it was."""
-    for path in MANAGED:
-        if (root / path).read_text().strip() != git(root, "show", f"HEAD:{path}"):
-            yield f"the work tree does not show HEAD: {path}"
-    status = Facts.of(root).status
-    if status != before.status:
-        yield f"git status was {before.status!r} and is {status!r}"
-    yield from (f"scratch was left: {path.name}" for path in (root / ".git" / "glix" / "tmp").glob("*"))
+def _says_wrongly(record: Mapping[str, Any], world: World, known: Reference, *, new: bool) -> Iterator[str]:
+    """What a record says that is not so."""
+    commits = known.old is None or len(known.new.commits) > len(known.old.commits)
+    error = record.get("error", {})
+    interrupted = error.get("name") == "Interrupted" and "nothing was changed" not in error["message"]
+    halfway = not commits and (interrupted or any("they stay" in words for words in record.get("warnings", ())))
+    if (record["state"] == "succeeded") is not new and not halfway:
+        yield f"the change is {'' if new else 'not '}there, and the record says: {dict(record)}"
+    facts = Facts.of(world.repository)
+    if commits and record.get("commit") != (facts.head if facts and new else None):
+        yield f"the record has the commit {record.get('commit')}, and HEAD is {facts.head if facts else None}"
 
 
-def next_works(workshop: Workshop) -> Iterator[str]:
-    """Whether the next mutation works, and does what it says."""
-    root = workshop.root
-    old = git(root, "rev-parse", "HEAD")
-    result = workshop.run(add("next"))
-    if result.warnings:
-        yield f"the next mutation warns: {result.warnings}"
-    if git(root, "rev-parse", "HEAD~1") != old or git(root, "rev-parse", "HEAD") != result.commit:
-        yield "the next mutation did not make one commit"
-    if "[packages.next]" not in (root / MANIFEST).read_text():
-        yield "the next mutation is not in the work tree"
+def _recovered(world: World, known: Reference, told: Told) -> Iterator[str]:
+    """What is wrong once a daemon has started: everything is old, or everything is new."""
+    facts = Facts.of(world.repository)
+    yield from _told_wrongly(world, known, told)
+    if facts is None:
+        if known.old is not None:
+            yield "the repository is gone"
+        return
+    expected = known.new if _is_new(world, known) else known.old
+    if expected is None or facts.form != expected.form:
+        yield f"after recovery it is neither old nor new: {_difference(expected, facts)}"
+    locks = (world.repository / ".git").rglob("*.lock")
+    yield from (f"a lock was left: {path}" for path in locks if path.name != "daemon.lock")
+    scratch = [*(world.repository / ".git" / "glix" / "tmp").glob("*"), *(world.state / "scratch").glob("*")]
+    yield from (f"scratch was left: {path.name}" for path in scratch)
+    yield from _damage(world.repository)
+
+
+def _difference(expected: Facts | None, facts: Facts) -> str:
+    if expected is None:
+        return "there should be none"
+    names = ("older commits", "tree", "refs", "status", "work")
+    pairs = [(name, a, b) for name, a, b in zip(names, expected.form, facts.form, strict=True) if a != b]
+    return "; ".join(f"{name}: {_shown(a, b)}" for name, a, b in pairs)
+
+
+def _shown(expected: object, found: object) -> str:
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        return str([path for path in {*expected, *found} if expected.get(path) != found.get(path)])
+    return f"{expected!r} is {found!r}"
+
+
+def _recorded(client: RpcClient, known: Reference, world: World, told: Told) -> Iterator[str]:
+    """What the record of the transaction says after a restart; a database that could not be written has none."""
+    if told.begun is None:
+        return
+    try:
+        record = client.call("GetTransaction", transaction=told.begun)
+    except RpcError as error:
+        if error.name != "UnknownTransaction":
+            yield f"the record can't be read: {error}"
+        return
+    if record["state"] not in ("succeeded", "failed", "cancelled"):
+        yield f"the record has no end: {record}"
+    yield from _says_wrongly(record, world, known, new=_is_new(world, known))
+
+
+def _next_works(client: RpcClient, case: Case, world: World) -> Iterator[str]:
+    """Whether the next change works, and does what it says."""
+    before = Facts.of(world.repository)
+    operation, parameters = case.next if before is None else ("Add", {"refs": ["nixpkgs#git"]})
+    ended = client.run(operation, **parameters)
+    after = Facts.of(world.repository)
+    warnings = [words for words in ended.get("warnings", ()) if not words.startswith("Took over the edit of ")]
+    if ended["state"] != "succeeded" or warnings:
+        yield f"the next change does not go well: {ended}"
+    elif after is None or after.head != ended["commit"] or after.commits[:-1] != (before.commits if before else ()):
+        yield f"the next change did not make one commit: {ended}"
+    elif before:
+        changed = {path for path in {*before.work, *after.work} if before.work.get(path) != after.work.get(path)}
+        if not changed or not all(path.endswith("/glix.toml") for path in changed):
+            yield f"the next change changed {sorted(changed)}"
 
 
 def _damage(root: Path) -> Iterator[str]:
@@ -206,19 +408,3 @@ def _damage(root: Path) -> Iterator[str]:
     )
     if done.returncode or done.stderr:
         yield f"git fsck: {done.stdout}{done.stderr}"
-
-
-def commit_point(points: Sequence[Call]) -> int:
-    """The number of the call that moves the branch."""
-    moves = [call.point for call in points if call.name == "rename" and call.path.endswith("/refs/heads/main.lock")]
-    assert len(moves) == 1, points
-    return moves[0]
-
-
-def some(points: Sequence[Call], step: int, around: Callable[[Sequence[Call]], int] | None = None) -> list[int]:
-    """Every `step`th point, and all around one of them."""
-    chosen = {call.point for call in points[::step]}
-    if around:
-        middle = around(points)
-        chosen |= {call.point for call in points if abs(call.point - middle) <= AROUND}
-    return sorted(chosen)

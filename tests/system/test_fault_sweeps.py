@@ -1,63 +1,92 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fault at every system call of a mutation leaves the repository exactly old or exactly new.
+"""A fault at every system call of every mutation leaves the repository exactly old or exactly new.
 
-By default a part of the points is tried: every few calls, and all around the commit point. With GLIX_FULL_SWEEP=1 in the
-environment every one is.
+By default a part of the points is tried: some of each kind, and all around the commit point. With GLIX_FULL_SWEEP=1 in the
+environment every one is; `./prove faults` does that.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from tests.support.faults import ABLE, FAULTS, KILL, Fault
-from tests.support.sweep import Sweep, commit_point, prepare, some
+from glixd import api
+from glixd.api import Kind
+from tests.support.faults import ABLE, FAULTS, FSYNC_EIO, KILL, ONE_ENOSPC, RENAME_EIO, STICKY_ENOSPC, Fault
+from tests.support.mutations import mutations
+from tests.support.repositories import Sources
+from tests.support.sweep import Reference
+from tests.support.workbench import Workbench
 
 FULL = os.environ.get("GLIX_FULL_SWEEP") == "1"
-STEP = 1 if FULL else 6
+SOME = {KILL: 9, ONE_ENOSPC: 3, STICKY_ENOSPC: 3, FSYNC_EIO: 2, RENAME_EIO: 2}
+"""So many points are tried of each case, evenly spread, where not every one is."""
+AROUND = 1
+"""Calls before and after the commit point that are tried in any case."""
+CASES = mutations(Sources("", "", "", "", ""))
 pytestmark = [
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
 ]
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository that every point has a copy of."""
-    return prepare(tmp_path_factory.mktemp("sweep"))
+def bench() -> Iterator[Workbench]:
+    """Where sweeps are carried."""
+    with Workbench() as made:
+        yield made
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
-def test_adding_a_package_is_done_or_not_done_whatever_call_fails(
-    fault: Fault, template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def commit_point(known: Reference, fault: Fault) -> int | None:
+    """The number of the call that makes the change be there; None where the fault can't hit it, or there is none."""
+    ends = "/refs/heads/main" if known.old else "/world/repository"
+    moves = [call.point for call in known.points(fault) if call.name.startswith("rename") and call.other.endswith(ends)]
+    return moves[-1] if moves else None
+
+
+def every(known: Reference, fault: Fault) -> Iterator[int]:
+    """Every point, or a part of them that is another one for each case."""
+    points = known.points(fault)
+    step = 1 if FULL else max(1, len(points) // SOME[fault])
+    middle = commit_point(known, fault) or -AROUND
+    for call in points:
+        if call.point % step == len(known.calls) % step or (
+            fault in (KILL, RENAME_EIO) and abs(call.point - middle) <= AROUND
+        ):
+            yield call.point
+
+
+def test_every_mutation_of_the_table_has_a_sweep() -> None:
+    table = {name for name, row in api.OPERATIONS.items() if row.kind is Kind.MUTATION}
+    assert {case.operation for case in CASES.values()} == table, "sweep each mutation: tests/support/mutations.py"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_change_is_done_or_not_done_whatever_call_fails(
+    bench: Workbench, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    sweep = Sweep(template, tmp_path, fault)
-    points = sweep.calls()
-    step = min(STEP, 3) if fault.kind == "sync" else STEP
-    chosen = some(points, step, commit_point if fault.kind in ("all", "rename") else None)
-    problems = sweep.problems(chosen)
+    swept = bench.sweep(name, every)
     with capsys.disabled():
-        print(f"\n{fault.name}: {len(chosen) - len(problems)} of {len(chosen)} points clean, of {len(points)} in all")
-    assert {point: (points[point - 1], told) for point, told in problems.items()} == {}
+        print(f"\n{swept}", end="", flush=True)
+    assert swept.problems == {}
+    assert swept.tried.keys() == {fault.name for fault in FAULTS}
+    assert all(tried or not there for tried, there in swept.tried.values())
 
 
 @pytest.mark.parametrize("variant", ["in-place", "forgetful"])
 def test_the_sweep_sees_what_an_unsafe_way_of_working_breaks(
-    variant: str, template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: Workbench, capsys: pytest.CaptureFixture[str], variant: str
 ) -> None:
-    sweep = Sweep(template, tmp_path, KILL, variant)
-    points = sweep.calls()
-    chosen = some(points, 2 * STEP)
-    problems = sweep.problems(chosen)
+    swept = bench.sweep("add", every, variant=variant, faults=[KILL])
     with capsys.disabled():
-        print(f"\n{variant}: {len(chosen) - len(problems)} of {len(chosen)} points clean, of {len(points)} in all")
-    assert problems
+        print(f"\n{variant}, {swept}", end="", flush=True)
+    assert swept.problems
 
 
-def test_the_sweep_sees_every_file_of_a_mutation(template: Path, tmp_path: Path) -> None:
-    points = Sweep(template, tmp_path).calls()
-    changed = {Path(call.path).name for call in points}
-    assert {"index.lock", "main.lock", "published.lock"} <= changed
-    assert any(call.name == "renameat2" for call in points)
+def test_the_sweep_sees_every_file_of_a_mutation(bench: Workbench) -> None:
+    _, known = bench.case("add")
+    changed = {call.path.rpartition("/")[2] for call in known.calls}
+    assert {"index.lock", "main.lock", "published.lock", "state.db-wal"} <= changed
+    assert any(call.name == "renameat2" for call in known.calls)

@@ -5,15 +5,25 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.faults import ABLE
+from tests.support.full_disk import Task
 from tests.support.hermetic import PROJECT
-from tests.support.sweep import prepare
+from tests.support.mutations import mutations
+from tests.support.repositories import Sources
+from tests.support.workbench import WORKERS, Workbench
 
+FULL = os.environ.get("GLIX_FULL_SWEEP") == "1"
 ALONE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)))
 NAMESPACES = ((*ALONE, "--propagation", "private"), (*ALONE, "--propagation", "unchanged"))
 """A mount namespace of one's own; below a changed root that is no mount point only the second can be had."""
@@ -21,6 +31,17 @@ LEVELS = {
     "bytes": (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 256),
     "inodes": (0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 40),
 }
+WITH_STATE = {"bytes": (0, 40, 400), "inodes": (0, 5, 40)}
+"""The levels at which the state of the daemon is on the same disk."""
+SOME = (6, 8)
+"""The levels that are tried of each mutation, where not every one is: the change ends in the middle of them."""
+OTHERS = [name for name in mutations(Sources("", "", "", "", "")) if name not in ("init", "add")]
+"""The first init asks for room of its own, whatever the repository does."""
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
+]
 
 
 def _namespace(folder: Path) -> tuple[str, ...] | None:
@@ -35,38 +56,75 @@ def _namespace(folder: Path) -> tuple[str, ...] | None:
     return None
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", LEVELS)
-def test_a_full_disk_leaves_the_old_state_or_the_new_one(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "disk"
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Workbench]:
+    """Where the cases come from."""
+    with Workbench() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def namespace(bench: Workbench) -> tuple[str, ...]:
+    """The words in front of a program that mounts a disk of its own."""
+    folder = bench.place()
     folder.mkdir()
-    namespace = _namespace(folder)
-    if namespace is None:
+    found = _namespace(folder)
+    if found is None:
         pytest.skip("no tmpfs can be mounted here")
-    template = prepare(tmp_path)
-    command = [
-        *namespace,
-        sys.executable,
-        "-m",
-        "tests.support.full_disk",
-        os.fspath(template),
-        os.fspath(folder),
-        kind,
-    ]
+    return found
+
+
+def _run(namespace: tuple[str, ...], tasks: list[Task], bench: Workbench) -> list[dict[str, Any]]:
+    """What was found of each task; a namespace for each core."""
+    shares = [tasks[number::WORKERS] for number in range(WORKERS)]
+    files = []
+    for share in shares:
+        folder = bench.place()
+        folder.mkdir()
+        files.append(folder / "tasks")
+        files[-1].write_bytes(pickle.dumps(share))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        found = list(pool.map(lambda file: _found(namespace, file), files))
+    return [found[number % WORKERS][number // WORKERS] for number in range(len(tasks))]
+
+
+def _found(namespace: tuple[str, ...], file: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [*command, *map(str, LEVELS[kind])],
+        [*namespace, sys.executable, "-m", "tests.support.full_disk", os.fspath(file)],
         env={**os.environ, "PYTHONPATH": os.fspath(PROJECT)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    told = [level["told"] for level in found.values()]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("kind", LEVELS)
+def test_a_full_disk_leaves_the_old_state_or_the_new_one(
+    bench: Workbench, namespace: tuple[str, ...], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, known = bench.case("add")
+    levels = [(free, False) for free in LEVELS[kind]] + [(free, True) for free in WITH_STATE[kind]]
+    found = _run(namespace, [Task(case, known, kind, *level) for level in levels], bench)
+    told = [one["told"] for one in found]
     with capsys.disabled():
-        print(f"\n{kind} left: " + ", ".join(f"{free}: {level['told']}" for free, level in found.items()))
-    assert {free: level["problems"] for free, level in found.items() if level["problems"]} == {}
+        print(
+            f"\nadd, {kind} left: " + ", ".join(f"{level[0]}: {word}" for level, word in zip(levels, told, strict=True))
+        )
+    assert {level: one["problems"] for level, one in zip(levels, found, strict=True) if one["problems"]} == {}
     assert told[0] == "NoSpace"
-    assert told[-1] == "committed"
+    assert told[len(LEVELS[kind]) - 1] == "committed"
+
+
+@pytest.mark.parametrize("kind", LEVELS)
+def test_no_mutation_minds_a_full_disk(
+    bench: Workbench, namespace: tuple[str, ...], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = LEVELS[kind] if FULL else [LEVELS[kind][number] for number in SOME]
+    wanted = [(name, free) for name in OTHERS for free in levels]
+    found = _run(namespace, [Task(*bench.case(name), kind, free, False) for name, free in wanted], bench)
+    counted = Counter(one["told"] for one in found)
+    with capsys.disabled():
+        print(f"\n{len(OTHERS)} other changes at {len(levels)} levels of {kind}: {dict(counted)}")
+    assert {at: one["problems"] for at, one in zip(wanted, found, strict=True) if one["problems"]} == {}

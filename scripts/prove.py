@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the long proofs one after the other: the tests that ./check samples, whole, and prints the figures that they give."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Tests that together prove one thing, and the environment in which they leave nothing out."""
+
+    about: str
+    tests: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+PROOFS = {
+    "faults": Proof(
+        "every system call of every mutation killed or failed, power lost, full disks, and controls that must fail",
+        ("tests/system/test_fault_sweeps.py", "tests/system/test_full_disk.py"),
+        {"GLIX_FULL_SWEEP": "1"},
+    ),
+}
+
+
+def run(name: str) -> int:
+    """Run one proof, with its figures on standard output; the exit status of pytest."""
+    proof = PROOFS[name]
+    print(f"--- {name}: {proof.about}", flush=True)
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", "--durations=0", "--durations-min=60", *proof.tests]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    status = subprocess.run(command, cwd=CHECKOUT, env={**environment, **proof.environment}, check=False).returncode
+    outcome = "holds" if status == 0 else f"FAILED (status {status})"
+    print(f"--- {name} {outcome} after {time.monotonic() - begun:.0f} s", flush=True)
+    return status
+
+
+def main() -> int:
+    """Run the proofs that were asked for; 0 when all hold."""
+    parser = argparse.ArgumentParser(prog="./prove", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*PROOFS, "all"], default=["all"], help="or all")
+    parser.add_argument("--list", action="store_true", help="say which proofs there are")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(*(f"{name:<8} {proof.about}" for name, proof in PROOFS.items()), sep="\n")
+        return 0
+    names = PROOFS if "all" in arguments.names else dict.fromkeys(arguments.names)
+    return max(min(run(name), 1) for name in names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

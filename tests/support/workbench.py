@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where sweeps are carried: a folder in memory, a template of each case, and a worker process for each core."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from tests.support.daemon import RpcClient
+from tests.support.faults import FAULTS, Fault, undisturbed
+from tests.support.hermetic import HermeticNix
+from tests.support.inprocess import SAFE, World, serve
+from tests.support.mutations import Mutation, environment_of, make_world, mutations, own_store
+from tests.support.repositories import Sources
+from tests.support.sweep import Case, Reference, problems, reference
+
+Answer = TypeVar("Answer")
+WORKERS: Final = len(os.sched_getaffinity(0))
+MEMORY: Final = Path("/dev/shm")
+"""What a kill leaves is the same on any file system, and in memory nobody waits for a disk."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep over one case found."""
+
+    case: str
+    tried: dict[str, tuple[int, int]]
+    """By fault the points that were tried, and how many there are."""
+    problems: dict[str, list[str]]
+    """By point what is wrong."""
+
+    def __str__(self) -> str:
+        tried = sum(count for count, _ in self.tried.values())
+        parts = ", ".join(f"{fault} {count} of {total}" for fault, (count, total) in self.tried.items())
+        return f"{self.case}: {tried - len(self.problems)} of {tried} points clean ({parts})"
+
+
+class Workbench:
+    """Carries sweeps; a context manager that leaves nothing behind."""
+
+    def __init__(self) -> None:
+        memory = MEMORY if os.access(MEMORY, os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="glix-", dir=memory))
+        self._pool = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
+        self._cases: dict[tuple[str, str], tuple[Case, Reference]] = {}
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        nix = HermeticNix(self.folder / "nix")
+        sources = Sources.make(self.folder / "sources")
+        self.mutations = mutations(sources)
+        self.world = World(self.folder / "template" / "world", environment_of(nix))
+        self.world.root.mkdir(parents=True)
+        self._pool.submit(_make_template, self.world, nix, sources).result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for folder, _, _ in os.walk(self.folder):  # a store is read-only
+            os.chmod(folder, 0o700)
+        shutil.rmtree(self.folder)
+
+    def case(self, name: str, variant: str = SAFE) -> tuple[Case, Reference]:
+        """A case, and what it does when nobody disturbs it."""
+        if (name, variant) not in self._cases:
+            case = _arranged(name, self.mutations[name], self.world, self.place(), variant)
+            self._cases[name, variant] = (case, self._pool.submit(reference, case, self.place()).result())
+        return self._cases[name, variant]
+
+    def sweep(
+        self,
+        name: str,
+        choose: Callable[[Reference, Fault], Iterable[int]],
+        *,
+        variant: str = SAFE,
+        faults: Sequence[Fault] = FAULTS,
+    ) -> Swept:
+        """Disturb a case at the points that are chosen, with each fault."""
+        case, known = self.case(name, variant)
+        tried: dict[str, tuple[int, int]] = {}
+        running: dict[str, Future[list[str]]] = {}
+        for fault in faults:
+            points = {call.point: call for call in known.points(fault)}
+            chosen = sorted(set(choose(known, fault)))
+            tried[fault.name] = (len(chosen), len(points))
+            for point in chosen:
+                call = points[point]
+                told = f"{fault.name} at {point}, {call.name} {os.path.relpath(call.path, case.template.root)}"
+                running[told] = self._pool.submit(problems, case, known, fault, point, self.place())
+        found = {told: future.result() for told, future in running.items()}
+        return Swept(name, tried, {told: wrong for told, wrong in found.items() if wrong})
+
+    def place(self) -> Path:
+        """A folder that is made by whoever uses it first."""
+        self._number += 1
+        return self.folder / str(self._number)
+
+
+def _arranged(name: str, mutation: Mutation, world: World, place: Path, variant: str) -> Case:
+    copy = world.copy_to(place / "world")
+    if mutation.operation == "CollectGarbage":
+        copy = own_store(copy, place / "nix")
+    mutation.arrange(copy)
+    return Case(name, copy, mutation.operation, mutation.parameters, mutation.next, variant)
+
+
+def _make_template(world: World, nix: HermeticNix, sources: Sources) -> None:
+    """Make the template, in a worker, since whoever forks has no threads."""
+
+    def run(world: World, script: Callable[[RpcClient], None]) -> None:
+        assert undisturbed(lambda: serve(world, script)) == 0
+
+    make_world(world, nix, sources, run)
