@@ -88,8 +88,7 @@ class OwnEvaluator:
         place = f"git+file://{quote(os.fspath(self._repository))}?rev={job.commit}"
         link = None
         if job.kind is Kind.BUILD:
-            self._roots.mkdir(mode=0o755, parents=True, exist_ok=True)
-            link = os.fspath(self._roots / job.root)
+            link = self._root(job.root)
         return self._processes.run(
             job.words(place, link),
             timeout=job.timeout or (BUILD_TIMEOUT if job.kind is Kind.BUILD else TIMEOUT),
@@ -98,6 +97,12 @@ class OwnEvaluator:
             memory=(job.memory * ADDRESS_SPACE or UNLIMITED) if job.background else None,
             on_line=on_line if job.streams else None,
         )
+
+    def _root(self, name: str) -> str:
+        """The link that keeps a build alive; raises NoSpace or ReadOnly where there is no place for it."""
+        with files.translating(self._roots):
+            self._roots.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return os.fspath(self._roots / name)
 
     def remove_left(self) -> None:
         """Remove the scratch folders of a process that was killed."""

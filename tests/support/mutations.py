@@ -93,6 +93,7 @@ def mutations(sources: Sources) -> dict[str, Mutation]:
             },
         ),
         "regenerate": Mutation("Regenerate", {}, _edit_flake),
+        "build": Mutation("Rebuild", {"action": "build"}),
         "collect garbage": Mutation("CollectGarbage", {}, _old_tags),
     }
 
