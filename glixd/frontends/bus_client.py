@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from glixd import api
 from glixd.api import Caller, Presence
@@ -17,8 +18,9 @@ from glixd.protocol import TRANSACTION_INTERFACE, TRANSACTION_PATH
 class BusClient:
     """A Client of the engine, once it is admitted."""
 
-    def __init__(self, bus: Bus, name: str) -> None:
+    def __init__(self, bus: Bus, name: str, start: Callable[[BusClient], None]) -> None:
         self._bus = bus
+        self._start = start
         self.name = name
         self.caller: Caller | None = None
         self.presence = Presence()
@@ -30,6 +32,11 @@ class BusClient:
         self.waiting_bytes = 0
         self.calls: dict[asyncio.Task[None], bool] = {}
         """What it has under way, and whether that is a mutation, which goes on without it."""
+
+    def turn(self) -> bool:
+        """Start one call; the next one asks for a turn of its own."""
+        self._start(self)
+        return False
 
     def has_room(self, size: int, limits: BusLimits) -> bool:
         """Whether one more call of that size may wait."""

@@ -11,7 +11,7 @@ import asyncio
 import functools
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,7 +21,7 @@ from glixd.backends.bus import Bus, BusError, Call
 from glixd.errors import GlixError, InvalidRequest
 from glixd.frontends.bus_client import BusClient
 from glixd.frontends.limits import BusLimits
-from glixd.frontends.turns import Turns
+from glixd.frontends.turns import Rounds
 from glixd.frontends.wire import login
 from glixd.protocol import MANAGER_INTERFACE, ErrorCode
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from glixd.engine import Engine
 
 log = structlog.get_logger()
-
-_STARTED_AT_ONCE: Final = 8
-"""Calls that are started before the rest of the daemon has its turn."""
 
 Serve = Callable[[Call, Caller, BusClient], Coroutine[Any, Any, None]]
 Refuse = Callable[[Call, GlixError], None]
@@ -48,8 +45,7 @@ class Crowd:
         self._refuse = refuse
         self._clients: dict[str, BusClient] = {}
         self._connections: Counter[int] = Counter()
-        self._turns: Turns[BusClient] = Turns()
-        self._next_turn: asyncio.Handle | None = None
+        self._rounds = Rounds()
         self._running: Counter[int] = Counter()
         self._held: dict[int, dict[BusClient, None]] = {}
         """By uid: connections whose calls wait because the uid has too many that run."""
@@ -114,7 +110,7 @@ class Crowd:
         client.leave()
         if client.admitted and client.caller:
             uid = client.caller.uid
-            self._turns.drop(uid, client)
+            self._rounds.drop(uid, client)
             self._held.get(uid, {}).pop(client, None)
             self._connections[uid] -= 1
             if not self._connections[uid]:
@@ -122,7 +118,7 @@ class Crowd:
             self._engine.detach(client)
 
     def _welcome(self, name: str) -> BusClient:
-        client = self._clients[name] = BusClient(self._bus, name)
+        client = self._clients[name] = BusClient(self._bus, name, self._start)
         client.introduction = asyncio.get_running_loop().create_task(self._introduce(client))
         return client
 
@@ -195,23 +191,10 @@ class Crowd:
         if self._running[caller.uid] >= self._limits.under_way_per_uid:
             self._held.setdefault(caller.uid, {})[client] = None
             return
-        self._turns.add(caller.uid, client)
-        if self._next_turn is None:
-            self._next_turn = asyncio.get_running_loop().call_soon(self._take_turns)
-
-    def _take_turns(self) -> None:
-        """Start some calls; the rest of them wait until others had their turn."""
-        self._next_turn = None
-        for _ in range(_STARTED_AT_ONCE):
-            if not self._turns:
-                return
-            client = self._turns.take()
-            self._start(client)
-            self._advance(client)
-        if self._turns and self._next_turn is None:
-            self._next_turn = asyncio.get_running_loop().call_soon(self._take_turns)
+        self._rounds.ask(caller.uid, client)
 
     def _start(self, client: BusClient) -> None:
+        """Start one call of a connection: it has its turn."""
         caller = client.caller
         if caller is None or not client.waiting:
             return
@@ -223,6 +206,7 @@ class Crowd:
         task = asyncio.get_running_loop().create_task(self._serve(call, caller, client))
         client.calls[task] = call.interface == MANAGER_INTERFACE and _is_mutation(call.member)
         task.add_done_callback(functools.partial(self._done, client, caller.uid))
+        self._advance(client)
 
     def _done(self, client: BusClient, uid: int, task: asyncio.Task[None]) -> None:
         del client.calls[task]

@@ -6,37 +6,65 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from glixd import api
 from glixd.api import Caller
-from glixd.errors import GlixError, InvalidRequest
-from glixd.frontends import messages, strict_json
+from glixd.errors import GlixError
+from glixd.frontends import incoming, messages
 from glixd.frontends.framing import Frames, FramingLost, framed
+from glixd.frontends.incoming import Incoming, Work
 from glixd.frontends.limits import Limits
-from glixd.frontends.messages import Reply, Request
+from glixd.frontends.messages import Reply
+from glixd.frontends.turns import Rounds
 from glixd.frontends.wire import explained
+from glixd.threads import FairThreads
 
 if TYPE_CHECKING:
     from glixd.engine import Engine
 
 log = structlog.get_logger()
 
-_DISCOVER: Final = "rpc.discover"
+_LARGE: Final = 16 * 1024
+"""Bytes from which on a message takes so long to read that it is read aside."""
 _HANG_UP_CHECK: Final = 1.0
 """Seconds between looks whether a half-closed peer is gone altogether."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of a server have in common."""
+
+    rounds: Rounds
+    large: FairThreads
+    """Where large messages are read, so that nobody has to wait for that."""
+    unread: Callable[[int], int]
+    """Bytes that the peers of a uid have yet to read."""
 
 
 class Connection(asyncio.Protocol):
     """One peer: its messages, the calls it has under way and what it has yet to read. A Client of the engine."""
 
-    def __init__(self, engine: Engine, caller: Caller, limits: Limits, ended: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        caller: Caller,
+        limits: Limits,
+        ended: Callable[[Connection], None],
+        shared: Shared,
+    ) -> None:
         self.caller = caller
         self._ended = ended
         self._engine = engine
         self._limits = limits
+        self._shared = shared
+        self._in_line = False
+        """Whether it waits for its turn to serve a message."""
+        self._studying: asyncio.Task[None] | None = None
+        """A large message that is read on another thread."""
         self._frames = Frames(limits.message)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before all else
         self._loop = asyncio.get_running_loop()
@@ -94,6 +122,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting for the peer's sake; a mutation that is being accepted goes on."""
         self._lost = True
+        self._shared.rounds.drop(self.caller.uid, self)
         for timer in ("_arrival", "_stall", "_hang_up"):
             self._cancel_timer(timer)
         for call, kind in self._calls.items():
@@ -139,44 +168,65 @@ class Connection(asyncio.Protocol):
     # -- messages in -----------------------------------------------------------------------------------------------
 
     @property
+    def unread(self) -> int:
+        """Bytes that the peer has yet to read."""
+        return 0 if self._lost or self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
     def _full(self) -> bool:
-        return self._choked or self._finishing or len(self._calls) >= self._limits.under_way
+        return (
+            self._choked or self._finishing or self._studying is not None or len(self._calls) >= self._limits.under_way
+        )
 
     def _pump(self) -> None:
-        """Serve the complete messages, as many as may be under way."""
-        while not self._full and not self._transport.is_closing():
-            try:
-                message = self._frames.next()
-            except FramingLost as error:
-                self._send(messages.error(b"null", error))
-                self._finishing = True
-                break
-            except GlixError as error:
-                self._cancel_timer("_arrival")
-                self._send(messages.error(b"null", error))
-                continue
-            if message is None:
-                break
-            self._cancel_timer("_arrival")
-            self._receive(message)
+        """Wait for a turn to serve the next message, if there may be one."""
+        if self._frames.partial and not self._full and not self._lost and not self._transport.is_closing():
+            self._in_line = True
+            self._shared.rounds.ask(self.caller.uid, self)
         self._settle()
+
+    def turn(self) -> bool:
+        """Serve one complete message; whether there may be more, as many as may be under way."""
+        self._in_line = False
+        if not self._full and not self._transport.is_closing():
+            self._in_line = self._serve_one()
+        self._settle()
+        return self._in_line
+
+    def _serve_one(self) -> bool:
+        try:
+            message = self._frames.next()
+        except FramingLost as error:
+            self._send(messages.error(b"null", error))
+            self._finishing = True
+            return False
+        except GlixError as error:
+            self._cancel_timer("_arrival")
+            self._send(messages.error(b"null", error))
+            return True
+        if message is None:
+            return False
+        self._cancel_timer("_arrival")
+        self._receive(message)
+        return not self._full
 
     def _settle(self) -> None:
         """Read on or pause, watch over a message that is arriving, or end."""
         if self._lost or self._transport.is_closing():
             return
-        if (self._eof or self._finishing) and not self._calls and not (self._choked and not self._finishing):
+        busy = self._calls or self._studying or (self._in_line and not self._finishing)
+        if (self._eof or self._finishing) and not busy and not (self._choked and not self._finishing):
             self._close()
             return
-        wanted = not self._full and not self._eof
+        wanted = not self._full and not self._eof and not self._in_line
         if wanted and not self._reading:
             self._transport.resume_reading()
         elif self._reading and not wanted and not self._eof:
             self._transport.pause_reading()
         self._reading = wanted
-        if not wanted:
+        if self._full or self._eof:
             self._cancel_timer("_arrival")
-        elif self._frames.partial and self._arrival is None:
+        elif not self._in_line and self._frames.partial and self._arrival is None:
             self._arrival = self._loop.call_later(
                 self._limits.arrival, self.cut_off, "a message did not arrive in time"
             )
@@ -188,54 +238,43 @@ class Connection(asyncio.Protocol):
             self._stall = self._loop.call_later(self._limits.stalled, self._check_stall, self._taken)
 
     def _receive(self, raw: bytes) -> None:
-        try:
-            message = strict_json.loads(raw)
-        except GlixError as error:
-            self._send(messages.error(b"null", error, code=messages.PARSE_ERROR))
-            return
-        if not isinstance(message, list):
-            self._serve(message, self._send)
-        elif not message:
-            self._send(messages.error(b"null", messages.malformed("A batch needs at least one request.")))
-        elif len(message) > self._limits.batch:
-            self._send(
-                messages.error(b"null", messages.too_many("The batch has too many requests.", self._limits.batch))
-            )
+        if len(raw) > _LARGE:
+            self._studying = self._loop.create_task(self._study(raw))
         else:
-            batch = _Batch(len(message), self._send)
-            for entry in message:
-                self._serve(entry, batch.add, batch.skip)
+            self._take(incoming.read(raw, self._limits.batch))
 
-    def _serve(self, message: object, reply: Reply, silent: Callable[[], None] | None = None) -> None:
+    async def _study(self, raw: bytes) -> None:
+        """Read a large message aside; until then its connection is served nothing more."""
+        read = await self._shared.large.run_for(self.caller.uid, incoming.read, raw, self._limits.batch)
+        self._studying = None
+        if not self._lost:
+            self._take(read)
+            self._pump()
+
+    def _take(self, message: Incoming) -> None:
+        if message.refusal:
+            self._send(message.refusal)
+        elif message.batch:
+            batch = _Batch(len(message.works), self._send)
+            for work in message.works:
+                self._serve(work, batch.add, batch.skip)
+        else:
+            for work in message.works:
+                self._serve(work, self._send, _nothing)
+
+    def _serve(self, work: Work, reply: Reply, silent: Callable[[], None]) -> None:
         """Answer one request by `reply`; a notification ends in `silent`."""
-        try:
-            request = Request.read(message)
-        except GlixError as error:
-            reply(messages.error(messages.usable_id(message), error))
+        if work.row is None or work.parameters is None:
+            _tell(work, work.answer, reply, silent)
             return
-        try:
-            if request.method == _DISCOVER:
-                request.answer(messages.result(request.id or b"null", _discovered(request)), reply, silent)
-                return
-            row = api.operation(request.method)
-            parameters = api.parse(row, request.arguments(api.required(row.parameters)))
-        except Exception as error:  # noqa: BLE001 — as in _call
-            told = explained(error, request.method)
-            request.answer(messages.error(request.id or b"null", told), reply, silent)
-            return
-        task = self._loop.create_task(self._call(request, row, parameters, reply, silent))
-        self._calls[task] = row.kind
+        task = self._loop.create_task(self._call(work, work.row, work.parameters, reply, silent))
+        self._calls[task] = work.row.kind
         task.add_done_callback(self._called)
 
     async def _call(
-        self,
-        request: Request,
-        row: api.Operation,
-        parameters: api.Parameters,
-        reply: Reply,
-        silent: Callable[[], None] | None,
+        self, work: Work, row: api.Operation, parameters: api.Parameters, reply: Reply, silent: Callable[[], None]
     ) -> None:
-        identity = request.id or b"null"
+        identity = work.id or b"null"
         try:
             value = await self._engine.call(row, parameters, self.caller, self)
             answer = messages.result(identity, value.model_dump_json(exclude_none=True).encode())
@@ -243,7 +282,7 @@ class Connection(asyncio.Protocol):
             answer = messages.error(identity, messages.stopping(row.name))
         except Exception as error:  # noqa: BLE001 — the door: what is not for callers is logged and named Internal
             answer = messages.error(identity, explained(error, row.name))
-        request.answer(answer, reply, silent)
+        _tell(work, answer, reply, silent)
 
     def _called(self, task: asyncio.Task[None]) -> None:
         del self._calls[task]
@@ -263,7 +302,10 @@ class Connection(asyncio.Protocol):
         data = framed(message, self._frames.framing)
         self._sent += len(data)
         self._transport.write(data)
-        if self._transport.get_write_buffer_size() > self._limits.hard:
+        unread = self.unread
+        if unread > self._limits.hard or (
+            unread > self._limits.high_water and self._shared.unread(self.caller.uid) > self._limits.hard_per_uid
+        ):
             self.cut_off("it does not read its answers")
 
     def _check_stall(self, taken_before: int) -> None:
@@ -310,9 +352,12 @@ class _Batch:
             self._send(b"[" + b",".join(self._answers) + b"]")
 
 
-def _discovered(request: Request) -> bytes:
-    from glixd.frontends.openrpc import document  # builds a schema of every model: only who asks pays for it
+def _tell(work: Work, answer: bytes, reply: Reply, silent: Callable[[], None]) -> None:
+    if work.id is None:
+        silent()
+    else:
+        reply(answer)
 
-    if request.arguments():
-        raise InvalidRequest(f"{_DISCOVER} has no parameters.")
-    return document()
+
+def _nothing() -> None:
+    """What a notification is answered."""

@@ -22,11 +22,13 @@ import structlog
 from glixd.api import Caller
 from glixd.errors import GlixError
 from glixd.frontends import messages
-from glixd.frontends.connection import Connection
+from glixd.frontends.connection import Connection, Shared
 from glixd.frontends.limits import Limits
 from glixd.frontends.peer import Peer
+from glixd.frontends.turns import Rounds
 from glixd.frontends.unix_socket import listen, peer_uid
 from glixd.frontends.wire import login
+from glixd.threads import FairThreads
 
 if TYPE_CHECKING:
     from glixd.engine import Engine
@@ -48,6 +50,7 @@ class JsonRpcServer:
         self._listener = listener
         self._limits = limits or Limits()
         self._open: dict[Connection, Peer | None] = {}
+        self._shared = Shared(Rounds(), FairThreads(2, "message", each=1), self._unread)
         self._per_uid: Counter[int] = Counter()
         self._numbers = itertools.count(1)
         self._adopting: set[asyncio.Task[None]] = set()
@@ -75,13 +78,16 @@ class JsonRpcServer:
         await asyncio.gather(*self._adopting)
         for connection in tuple(self._open):
             connection.finish()
-        if await self._closed_within(grace):
-            return
-        for connection in tuple(self._open):
-            connection.interrupt()
-        if not await self._closed_within(1.0):
+        if not await self._closed_within(grace):
             for connection in tuple(self._open):
-                connection.cut_off("the daemon stops")
+                connection.interrupt()
+            if not await self._closed_within(1.0):
+                for connection in tuple(self._open):
+                    connection.cut_off("the daemon stops")
+        self._shared.large.close()
+
+    def _unread(self, uid: int) -> int:
+        return sum(connection.unread for connection in self._open if connection.caller.uid == uid)
 
     def drain(self) -> int:
         """Accept every connection that already waits, and say how many there were: before an idle daemon ends."""
@@ -150,7 +156,7 @@ class JsonRpcServer:
             return
         process = Peer.of(peer)
         caller = Caller(uid=uid, login=login(uid), address=f"socket:{next(self._numbers)}", process=process)
-        connection = Connection(self._engine, caller, self._limits, self._forget)
+        connection = Connection(self._engine, caller, self._limits, self._forget, self._shared)
         self._open[connection] = process
         self._per_uid[uid] += 1
         self._none_open.clear()

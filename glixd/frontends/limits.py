@@ -20,6 +20,8 @@ class Limits:
     """Bytes that wait to be read by the peer, from which on no progress is sent and no request is read."""
     hard: int = 16 * 1024 * 1024
     """Bytes that wait to be read by the peer, over which it is cut off."""
+    hard_per_uid: int = 32 * 1024 * 1024
+    """The same, of all connections of one uid together."""
     arrival: float = 30.0
     """Seconds for one message to arrive completely."""
     stalled: float = 60.0

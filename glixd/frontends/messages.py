@@ -57,13 +57,6 @@ class Request:
             f"Parameters are given by name, as an object. {known}", hint='For example {"host": "laptop"}.'
         )
 
-    def answer(self, message: bytes, reply: Reply, silent: Callable[[], None] | None) -> None:
-        """Reply, unless the request is a notification."""
-        if self.id is not None:
-            reply(message)
-        elif silent is not None:
-            silent()
-
 
 def _is_id(value: object) -> bool:
     return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 One = TypeVar("One")
 
@@ -23,13 +24,13 @@ class Turns(Generic[One]):
         """A connection of that uid has something to do."""
         self._uids.setdefault(uid, OrderedDict())[one] = None
 
-    def take(self) -> One:
+    def take(self) -> tuple[int, One]:
         """Whose turn it is; raises KeyError when it is nobody's."""
         uid, ones = self._uids.popitem(last=False)
         one, _ = ones.popitem(last=False)
         if ones:
             self._uids[uid] = ones
-        return one
+        return uid, one
 
     def drop(self, uid: int, one: One) -> None:
         """A connection has nothing to do any more, or is gone."""
@@ -38,3 +39,43 @@ class Turns(Generic[One]):
             ones.pop(one, None)
             if not ones:
                 del self._uids[uid]
+
+
+AT_ONCE: Final = 8
+"""Turns that are taken before the rest of the daemon has its own."""
+
+
+class Turner(Protocol):
+    """A connection that has something to do."""
+
+    def turn(self) -> bool:
+        """Do one thing; whether there is more."""
+
+
+class Rounds:
+    """Gives everybody who asks one turn after the other, a few at a time."""
+
+    def __init__(self) -> None:
+        self._turns: Turns[Turner] = Turns()
+        self._next: asyncio.Handle | None = None
+
+    def ask(self, uid: int, one: Turner) -> None:
+        """Ask for a turn."""
+        self._turns.add(uid, one)
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._take)
+
+    def drop(self, uid: int, one: Turner) -> None:
+        """Want none any more."""
+        self._turns.drop(uid, one)
+
+    def _take(self) -> None:
+        self._next = None
+        for _ in range(AT_ONCE):
+            if not self._turns:
+                return
+            uid, one = self._turns.take()
+            if one.turn():
+                self._turns.add(uid, one)
+        if self._turns:
+            self._next = asyncio.get_running_loop().call_soon(self._take)

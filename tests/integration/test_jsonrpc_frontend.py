@@ -317,6 +317,60 @@ async def test_a_message_that_does_not_arrive_in_time_ends_the_connection(tmp_pa
 
 
 @on_loop
+async def test_a_message_that_dribbles_in_byte_by_byte_has_no_more_time(tmp_path: Path) -> None:
+    async with served(tmp_path, limits=Limits(arrival=0.2)) as (_, _, path), connected(path) as client:
+        end = asyncio.ensure_future(client.reader.read())
+        client.write('{"jsonrpc": "')
+        async with asyncio.timeout(PATIENCE):
+            while not end.done():
+                client.write("x")
+                await asyncio.wait({end}, timeout=0.01)
+        assert end.result() == b""
+
+
+@on_loop
+async def test_unread_answers_of_one_uid_are_limited_over_all_its_connections(tmp_path: Path) -> None:
+    limits = Limits(high_water=4096, hard_per_uid=1 << 20)
+    async with served(tmp_path, FakeEngine(hosts=5000), limits) as (engine, server, path):
+        deaf = [socket.socket(socket.AF_UNIX) for _ in range(6)]
+        try:
+            for one in deaf:
+                one.connect(os.fspath(path))
+                one.sendall(json.dumps(request("ListHosts")).encode() + b"\n")
+            await until(lambda: len(engine.calls) == len(deaf) and server.connections < len(deaf))
+            async with connected(path) as client:
+                assert "result" in await client.call("Ping")
+        finally:
+            for one in deaf:
+                one.close()
+
+
+@on_loop
+async def test_connections_of_one_uid_take_turns_however_much_one_of_them_asks(tmp_path: Path) -> None:
+    async with served(tmp_path) as (engine, _, path), connected(path) as busy, connected(path) as other:
+        await busy.call("Ping")
+        await other.call("Ping")
+        for _ in range(2000):
+            busy.send("ListHosts")
+        await busy.writer.drain()
+        await until(lambda: len(engine.calls) > 2)
+        await other.call("Ping")
+        assert sum(name == "ListHosts" for name, _, _ in engine.calls) < 2000
+        for _ in range(2000):
+            await busy.receive()
+
+
+@on_loop
+async def test_a_large_message_is_read_aside_and_in_its_order(tmp_path: Path) -> None:
+    async with served(tmp_path) as (engine, _, path), connected(path) as client:
+        large = json.dumps(request("Add", 1, refs=["firefox"], reason="x" * 100_000))
+        client.write(large + "\n" + json.dumps(request("Ping", 2)) + "\n" + large.replace(": 1", ": 3", 1) + "\n")
+        answers = [await client.receive() for _ in range(3)]
+        assert [answer["id"] for answer in answers] == [1, 2, 3]
+        assert [name for name, _, _ in engine.calls] == ["Ping"]
+
+
+@on_loop
 async def test_a_slow_reader_is_sent_no_progress_until_it_has_caught_up(tmp_path: Path) -> None:
     limits = Limits(high_water=4096)
     async with served(tmp_path, limits=limits) as (engine, _, path), connected(path) as client:

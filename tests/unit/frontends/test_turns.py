@@ -13,7 +13,7 @@ def test_uids_take_turns_however_many_connections_one_has() -> None:
     for number in range(100):
         turns.add(1, f"attacker {number}")
     turns.add(2, "bystander")
-    assert [turns.take() for _ in range(4)] == ["attacker 0", "bystander", "attacker 1", "attacker 2"]
+    assert [turns.take()[1] for _ in range(4)] == ["attacker 0", "bystander", "attacker 1", "attacker 2"]
 
 
 def test_connections_of_one_uid_take_turns() -> None:
@@ -22,7 +22,7 @@ def test_connections_of_one_uid_take_turns() -> None:
         turns.add(1, name)
     seen = []
     for _ in range(4):
-        seen.append(turns.take())
+        seen.append(turns.take()[1])
         turns.add(1, seen[-1])
     assert seen == ["a", "b", "a", "b"]
 
