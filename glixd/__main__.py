@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from glixd import log, settings
+from glixd import log, memory, settings
 from glixd.errors import GlixError
 from glixd.protocol import COMMIT, ERRORS, VERSION, ErrorCode
 
@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from glixd.daemon import Daemon  # may refuse what the environment chooses
 
+        memory.keep_little()
         chosen = settings.load(given, os.environ)
         log.configure(chosen.log)
         asyncio.run(Daemon(chosen, dict(os.environ)).run(ready_fd))

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -238,7 +239,7 @@ class Connection(asyncio.Protocol):
             self._stall = self._loop.call_later(self._limits.stalled, self._check_stall, self._taken)
 
     def _receive(self, raw: bytes) -> None:
-        if len(raw) > _LARGE:
+        if len(raw) > _LARGE or incoming.DISCOVER in raw:
             self._studying = self._loop.create_task(self._study(raw))
         else:
             self._take(incoming.read(raw, self._limits.batch))
@@ -255,9 +256,9 @@ class Connection(asyncio.Protocol):
         if message.refusal:
             self._send(message.refusal)
         elif message.batch:
-            batch = _Batch(len(message.works), self._send)
+            batch = _Batch(message.works, self._send, self._limits.batch_bytes)
             for work in message.works:
-                self._serve(work, batch.add, batch.skip)
+                self._serve(work, partial(batch.add, work.id or b"null"), batch.skip)
         else:
             for work in message.works:
                 self._serve(work, self._send, _nothing)
@@ -335,13 +336,17 @@ class Connection(asyncio.Protocol):
 class _Batch:
     """Collects the answers of a batch and sends them as one message when the last is there."""
 
-    def __init__(self, entries: int, send: Reply) -> None:
-        self._missing = entries
+    def __init__(self, works: Sequence[Work], send: Reply, room: int) -> None:
+        self._missing = len(works)
         self._send = send
+        self._room = room
         self._answers: list[bytes] = []
 
-    def add(self, answer: bytes) -> None:
-        """Take the answer of one entry."""
+    def add(self, identity: bytes, answer: bytes) -> None:
+        """Take the answer of one entry, or refuse it where there is no room for it beside the others."""
+        if len(answer) > self._room:
+            answer = messages.error(identity, messages.too_large("The answers of the batch are too large together."))
+        self._room -= len(answer)
         self._answers.append(answer)
         self.skip()
 

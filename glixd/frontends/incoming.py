@@ -14,8 +14,11 @@ from glixd.errors import GlixError, InvalidRequest
 from glixd.frontends import messages, strict_json
 from glixd.frontends.messages import Request
 from glixd.frontends.wire import explained
+from glixd.protocol import ErrorCode
 
 _DISCOVER: Final = "rpc.discover"
+DISCOVER: Final = _DISCOVER.encode()
+"""What stands in a message that may ask for the description, which takes long to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ def read(raw: bytes, batch_limit: int) -> Incoming:
     try:
         message = strict_json.loads(raw)
     except GlixError as error:
-        return Incoming(refusal=messages.error(b"null", error, code=messages.PARSE_ERROR))
+        code = messages.PARSE_ERROR if error.code is ErrorCode.MALFORMED else None
+        return Incoming(refusal=messages.error(b"null", error, code=code))
     if not isinstance(message, list):
         return Incoming(works=(_work(message),))
     if not message:

@@ -14,6 +14,8 @@ class Limits:
 
     message: int = MAX_JSON_MESSAGE
     batch: int = 64
+    batch_bytes: int = 4 * 1024 * 1024
+    """Bytes that the answers of one batch may have together; those beyond are refused."""
     under_way: int = 64
     """Requests of one connection that run; with so many, reading pauses."""
     high_water: int = 256 * 1024

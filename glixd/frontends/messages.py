@@ -103,6 +103,11 @@ def too_many(message: str, limit: int) -> InvalidRequest:
     return InvalidRequest(message, code=ErrorCode.LIMIT_EXCEEDED, details={"limit": limit})
 
 
+def too_large(message: str) -> InvalidRequest:
+    """What was asked for does not fit into one answer."""
+    return InvalidRequest(message, code=ErrorCode.TOO_LARGE, hint="Ask for one after the other.")
+
+
 def stopping(operation: str) -> Cancelled:
     """What those are told that still wait when the daemon stops."""
     return Cancelled(

@@ -16,6 +16,8 @@ from glixd.errors import InvalidRequest
 from glixd.protocol import ErrorCode
 
 MAX_DEPTH: Final = 32
+MAX_VALUES: Final = 32_768
+"""More than any request has. Small values are what takes long to read, and much memory: a hundred times their bytes."""
 
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A string, closed or not: it always matches from its first quote on, so that no input makes the search quadratic."""
@@ -24,7 +26,14 @@ _ALL_BUT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]
 
 
 def loads(raw: bytes) -> object:
-    """The value that `raw` spells; raises Malformed with the reason."""
+    """The value that `raw` spells; raises Malformed with the reason, TooLarge for too many values."""
+    if raw.count(b",") > MAX_VALUES and _STRING.sub(b"", raw).count(b",") > MAX_VALUES:
+        raise InvalidRequest(
+            f"The message has more than {MAX_VALUES} values and was not read.",
+            code=ErrorCode.TOO_LARGE,
+            hint="Split the request.",
+            details={"limit": MAX_VALUES},
+        )
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _check_depth(raw)
     try:

@@ -19,20 +19,14 @@ from glixd.backends.bus_library import Message, MessageType, Variant, marshalled
 from glixd.protocol import BUS_NAME, MAX_CONNECTIONS_PER_UID, OBJECT_PATH
 from tests.support import raw_bus
 from tests.support.daemon import RunningDaemon, Site, Template, new_site
-from tests.support.flood import FULL, Result, flood, sized, warm
+from tests.support.flood import FULL, GROWTH, PEAK, SLOWEST, Result, flood, sized, warm
 from tests.support.private_bus import open_bus
 from tests.support.raw_bus import RawBus
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix, pytest.mark.timeout(600)]
 
-GROWTH: Final = 16.0
-"""MiB that a daemon may hold more after a flood than before."""
-PEAK: Final = 96.0
-"""MiB that it may hold more in the middle of one: messages and answers under way."""
 FILES: Final = 12
 """Descriptors that it may have more: its own work, since a connection of the bus needs none."""
-SLOWEST: Final = 5000.0
-"""Milliseconds in which 99 of 100 answers to a bystander come, however busy the machine is; on a quiet one it is 100."""
 
 
 @dataclass
@@ -66,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, template: Template) -> Itera
         site.extra |= {"GLIXD_CALLS_PER_SECOND": "20", "GLIXD_CALLS_AT_ONCE": "40"}
         with RunningDaemon(site, bus=address) as daemon:
             warm(daemon)
-            flood(daemon, address, nothing, address)
+            flood(daemon, address, nothing, address).print()
             yield World(site, daemon, address)
 
 
@@ -250,8 +244,10 @@ ATTACKS: Final = (
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__.replace("_", "-"))
-def test_others_are_served_and_nothing_grows(world: World, attack: Any) -> None:
+def test_others_are_served_and_nothing_grows(world: World, attack: Any, capsys: pytest.CaptureFixture[str]) -> None:
     result = world.flood(attack)
+    with capsys.disabled():
+        result.print()
     if attack is many_connections_with_many_calls:
         assert result.answers.total() == sized(250, 60) * 100
         assert raw_bus.CLOSED not in result.answers

@@ -186,6 +186,18 @@ async def test_a_batch_over_the_limit_is_refused_as_a_whole(tmp_path: Path) -> N
 
 
 @on_loop
+async def test_answers_of_a_batch_that_are_too_large_together_are_refused_one_by_one(tmp_path: Path) -> None:
+    limits = Limits(batch_bytes=30_000)
+    async with served(tmp_path, FakeEngine(hosts=100), limits) as (_, _, path), connected(path) as client:
+        client.write(json.dumps([request("ListHosts", number) for number in range(8)]) + "\n")
+        answers = {answer["id"]: answer for answer in await client.receive()}
+        assert sorted(answers) == list(range(8))
+        refused = [answer["error"]["data"]["name"] for answer in answers.values() if "error" in answer]
+        assert set(refused) == {"TooLarge"}
+        assert 0 < len(refused) < 8
+
+
+@on_loop
 async def test_content_length_framing_is_told_by_the_first_byte(tmp_path: Path) -> None:
     async with served(tmp_path) as (_, _, path), connected(path) as client:
         body = json.dumps(request("Ping"), indent=2).encode()

@@ -24,6 +24,12 @@ FULL: Final = os.environ.get("GLIX_FLOODS") == "full"
 """Whether the floods have their whole size; ./check runs smaller ones."""
 ATTACKER: Final = 65534
 """The uid of the attackers, where we may change ours; the bus lets in only whom the machine has a name for."""
+GROWTH: Final = 16.0
+"""MiB that a daemon may hold more after a flood than before."""
+PEAK: Final = 96.0
+"""MiB that it may hold more in the middle of one: messages and answers under way."""
+SLOWEST: Final = 5000.0
+"""Milliseconds in which 99 of 100 answers to a bystander come, however busy the machine is; on a quiet one it is 100."""
 STANDARD: Final = "org.freedesktop.DBus.Error."
 
 Attack = Callable[[str], Coroutine[Any, Any, Counter[str]]]
@@ -127,9 +133,7 @@ def flood(daemon: RunningDaemon, address: str, attack: Attack, target: str) -> R
         attacker.join()
         ours.close()
     seconds = time.monotonic() - began
-    result = Result(attack.__name__, answers, seconds, bystander, before, Vitals.of(daemon.pid), peak, files)
-    result.print()
-    return result
+    return Result(attack.__name__, answers, seconds, bystander, before, Vitals.of(daemon.pid), peak, files)
 
 
 def _attack(attack: Attack, target: str, told: Connection) -> None:

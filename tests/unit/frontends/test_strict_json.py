@@ -78,3 +78,14 @@ def test_the_largest_message_of_any_pattern_is_judged(piece: bytes) -> None:
     """The judgement is linear, or this would not end within the patience of the test run."""
     with pytest.raises(InvalidRequest):
         strict_json.loads((piece * MAX_JSON_MESSAGE)[:MAX_JSON_MESSAGE])
+
+
+def test_more_values_than_any_request_has_are_refused_unread_and_commas_in_text_are_none() -> None:
+    many = b"[" + b",".join([b"{}"] * (strict_json.MAX_VALUES + 2)) + b"]"
+    with pytest.raises(InvalidRequest) as refused:
+        strict_json.loads(many)
+    assert refused.value.code is ErrorCode.TOO_LARGE
+    assert strict_json.loads(b'["' + b"," * (2 * strict_json.MAX_VALUES) + b'"]') == [
+        "," * (2 * strict_json.MAX_VALUES)
+    ]
+    assert strict_json.loads(b"[" + b",".join([b"1"] * strict_json.MAX_VALUES) + b"]") == [1] * strict_json.MAX_VALUES
