@@ -337,7 +337,7 @@ async def test_a_message_that_dribbles_in_byte_by_byte_has_no_more_time(tmp_path
             while not end.done():
                 client.write("x")
                 await asyncio.wait({end}, timeout=0.01)
-        assert end.result() == b""
+        assert isinstance(end.exception(), ConnectionError) or end.result() == b""
 
 
 @on_loop

@@ -27,8 +27,8 @@ from tests.support.raw_bus import CLOSED, RESULT
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix, pytest.mark.timeout(600)]
 
-FILES: Final = MAX_CONNECTIONS_PER_UID + 16
-"""Descriptors that the daemon may have more in a flood: what one uid may connect, and its own work."""
+FILES: Final = 2 * MAX_CONNECTIONS_PER_UID + 16
+"""Descriptors that the daemon may have more in a flood: what one uid may connect, each with its process, and its own work."""
 CONNECTIONS: Final = MAX_CONNECTIONS_PER_UID - 1
 """As many as an attacker may have who is the same user as the bystander."""
 MIB: Final = 1 << 20
