@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from glixd import garbage
 from glixd.api import Action
@@ -21,10 +22,10 @@ from glixd.draft import Job
 from glixd.errors import Failed, NotAllowed
 from glixd.herald import Herald
 from glixd.initialise import make_repository
-from glixd.model.change import Collect, Init, Rebuild, Request, Restore, Switch
+from glixd.model.change import Add, Batch, Change, Collect, Init, Move, Rebuild, Remove, Request, Restore, Switch
 from glixd.parts import Parts
 from glixd.protocol import State
-from glixd.queue import Ticket
+from glixd.queue import Entry, Ticket
 from glixd.rebuilding.building import News
 from glixd.rebuilding.errand import Errand, subject
 from glixd.rebuilding.restoring import Restoring
@@ -33,6 +34,8 @@ from glixd.threads import Threads
 from glixd.transaction import Result
 
 Committed = Callable[[Ticket, Result], None]
+SHARING: Final = (Add, Remove, Switch, Change, Move, Batch)
+"""Changes that look at manifests and inputs alone: several that wait can be made on top of each other, unseen."""
 
 
 class Lanes:
@@ -74,9 +77,8 @@ class Lanes:
     # -- changes -----------------------------------------------------------------------------------------------------
 
     async def _change(self, ticket: Ticket, prepared: Prepared, request: Request) -> Result:
-        started = partial(self._herald.state, ticket, State.RUNNING)
         with self._parts.health.giving_way():
-            result = await self._parts.queue.run(ticket, partial(self._commit, ticket, prepared, request), started)
+            result = await self._parts.queue.run(self._entry(ticket, prepared, request))
         ticket.outcome, ticket.warnings = result.outcome, result.warnings
         if result.commit:
             self._committed(ticket, result)
@@ -97,26 +99,41 @@ class Lanes:
         )
         return replace(result, outcome=outcome, warnings=(*result.warnings, *rebuilt.warnings))
 
-    def _commit(self, ticket: Ticket, prepared: Prepared, request: Request) -> Result:
-        """The work itself, on the worker thread; what it reports crosses back to the event loop."""
+    def _entry(self, ticket: Ticket, prepared: Prepared, request: Request) -> Entry[Result]:
+        """The work of a change, for the queue."""
+        job = self._job(ticket, prepared, request)
+        shares = isinstance(request, SHARING) and not job.dry_run
+        return Entry(
+            ticket,
+            partial(self._commit, ticket, job, request),
+            partial(self._herald.state, ticket, State.RUNNING),
+            job=job,
+            together=self._parts.transactor.run_together if shares else None,
+        )
+
+    def _job(self, ticket: Ticket, prepared: Prepared, request: Request) -> Job:
+        """What the transaction needs; what it reports crosses back to the event loop."""
 
         def committed(commit: str) -> None:
             ticket.commit = commit
 
         _compare(ticket, prepared)
-        parts = self._parts
-        job = Job(
+        return Job(
             id=ticket.id,
             request=request,
             digest=prepared.digest,
             caller=ticket.caller,
-            branch=parts.branch,
+            branch=self._parts.branch,
             dry_run=ticket.parameters.dry_run,
             reason=ticket.parameters.reason,
             cancellation=ticket.cancellation,
             step=self._stepper(ticket),
             committed=committed,
         )
+
+    def _commit(self, ticket: Ticket, job: Job, request: Request) -> Result:
+        """The work itself, on the worker thread."""
+        parts = self._parts
         if isinstance(request, Init) and not parts.repository.exists:
             return make_repository(
                 parts.repository.root,
@@ -176,9 +193,7 @@ class Lanes:
                 raise
         names = tuple(broken)
         switched = await self._parts.queue.run(
-            ticket,
-            partial(self._commit, ticket, prepared, Switch(request.host, names, enabled=False)),
-            partial(self._herald.state, ticket, State.RUNNING),
+            self._entry(ticket, prepared, Switch(request.host, names, enabled=False))
         )
         self._committed(ticket, switched)
         ticket.cancellation = Cancellation()

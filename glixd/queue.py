@@ -8,20 +8,26 @@ import datetime
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
 
 from glixd import api
 from glixd.api import Caller, Operation
 from glixd.backends.process import Cancellation
-from glixd.errors import Failed, GlixError
+from glixd.errors import Cancelled, Failed, GlixError
 from glixd.protocol import MAX_PENDING, MAX_PENDING_PER_UID, ErrorCode, State, json_code
+
+log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
 JOINABLE: Final = frozenset({"Add", "Remove", "Enable", "Disable", "Regenerate"})
 """Operations of which doing it twice at once is doing it once."""
+TOGETHER: Final = 32
+"""Changes that share a commit point at most; whoever waits behind them waits for all."""
 LOG_LINES: Final = 500
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32, in lower case."""
@@ -77,6 +83,47 @@ class Ticket:
         )
 
 
+class Entry(Generic[Result]):
+    """The work of one transaction, on its way through the queue.
+
+    `work` does it alone. With `together` it can share a commit point with others that have the same: that is given the jobs of
+    all, and answers with the result or the error of each, or raises what stopped them all, and then nothing was changed.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        work: Callable[[], Result],
+        started: Callable[[], None],
+        *,
+        job: object = None,
+        together: Callable[[Sequence[Any]], Sequence[Result | BaseException]] | None = None,
+    ) -> None:
+        self.ticket = ticket
+        self.work = work
+        self.job = job
+        self.together = together
+        self.ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._started = started
+
+    def begins(self) -> bool:
+        """Say that it begins; False when somebody has cancelled it, and then it has ended."""
+        try:
+            self.ticket.cancellation.check()
+        except Cancelled as error:
+            self.end(error)
+            return False
+        self._started()
+        return True
+
+    def end(self, outcome: Result | BaseException) -> None:
+        """Hand its result, or its error, to whoever waits for it."""
+        if isinstance(outcome, BaseException):
+            self.ended.set_exception(outcome)
+        else:
+            self.ended.set_result(outcome)
+
+
 class Queue:
     """Admits transactions and runs them one at a time, on a thread of their own."""
 
@@ -85,6 +132,7 @@ class Queue:
         self._under_way: dict[str, Ticket] = {}
         self._last: Ticket | None = None
         self._turn = asyncio.Lock()
+        self._waiting: deque[Entry[Any]] = deque()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="transaction")
         self._moment = 0
         self._closed = False
@@ -125,12 +173,43 @@ class Queue:
         self._last = ticket
         return ticket
 
-    async def run(self, ticket: Ticket, work: Callable[[], Result], started: Callable[[], None]) -> Result:
-        """Wait for the turn of `ticket`, then do its work on the worker thread."""
+    async def run(self, entry: Entry[Result]) -> Result:
+        """Wait for the turn of an entry, then do its work on the worker thread; raises what it raises.
+
+        Entries that wait behind each other and can share a commit point are done together.
+        """
+        self._waiting.append(entry)
         async with self._turn:
-            ticket.cancellation.check()
-            started()
-            return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+            if not entry.ended.done():
+                await self._do(self._next())
+        return entry.ended.result()
+
+    def _next(self) -> list[Entry[Any]]:
+        """The entry that is next, with those right behind it that can share its commit point."""
+        group = [self._waiting.popleft()]
+        while group[0].together and self._waiting and len(group) < TOGETHER:
+            if self._waiting[0].together != group[0].together:
+                break
+            group.append(self._waiting.popleft())
+        return group
+
+    async def _do(self, group: list[Entry[Any]]) -> None:
+        going = [entry for entry in group if entry.begins()]
+        loop = asyncio.get_running_loop()
+        together = group[0].together
+        if together and len(going) > 1:
+            shared = loop.run_in_executor(self._worker, together, [entry.job for entry in going])
+            await asyncio.wait((shared,))
+            error = shared.exception()
+            passed = any(entry.ticket.commit for entry in going)  # what comes after the commit point undoes nothing
+            if passed or not error:
+                for entry, outcome in zip(going, [error] * len(going) if error else shared.result(), strict=True):
+                    entry.end(outcome)
+                return
+            log.info("changes that waited together are made one by one", reason=repr(error))
+        for entry in going:  # also where another program came between, or one of them met a defect
+            (outcome,) = await asyncio.gather(loop.run_in_executor(self._worker, entry.work), return_exceptions=True)
+            entry.end(outcome)
 
     def leave(self, ticket: Ticket) -> None:
         """The transaction has ended."""

@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +18,7 @@ from glixd import api
 from glixd.api import Caller, Kind
 from glixd.errors import Cancelled, Failed, GlixError, Refused
 from glixd.protocol import MAX_PENDING, MAX_PENDING_PER_UID, ErrorCode, State
-from glixd.queue import ALPHABET, JOINABLE, LOG_LINES, Queue, Ticket, error_info, now
+from glixd.queue import ALPHABET, JOINABLE, LOG_LINES, TOGETHER, Entry, Queue, Ticket, error_info, now
 from tests.support.loop import on_loop, until
 
 ALICE = Caller(uid=1000, login="alice", address="socket:1")
@@ -217,7 +218,7 @@ async def test_transactions_run_one_at_a_time_in_order_of_arrival() -> None:
     async with queue() as built:
         tickets = [add(built, name) for name in "abcde"]
         tasks = [
-            asyncio.create_task(built.run(ticket, lambda name=name: work(name), lambda: None))  # type: ignore[misc]
+            asyncio.create_task(built.run(Entry(ticket, partial(work, name), lambda: None)))
             for ticket, name in zip(tickets, "abcde", strict=True)
         ]
         await until(lambda: running[0] == 1)
@@ -231,7 +232,7 @@ async def test_transactions_run_one_at_a_time_in_order_of_arrival() -> None:
 async def test_work_does_not_hold_up_the_event_loop() -> None:
     gate = threading.Event()
     async with queue() as built:
-        task = asyncio.create_task(built.run(add(built), gate.wait, lambda: None))
+        task = asyncio.create_task(built.run(Entry(add(built), gate.wait, lambda: None)))
         for _ in range(10):
             await asyncio.sleep(0)
         assert not task.done()
@@ -246,8 +247,8 @@ async def test_what_was_cancelled_while_it_waited_never_starts() -> None:
         ticket = add(built)
         ticket.cancellation.request()
         with pytest.raises(Cancelled):
-            await built.run(ticket, lambda: started.append("work"), lambda: started.append("told"))
-        assert await built.run(add(built, "next"), lambda: "done", lambda: None) == "done"
+            await built.run(Entry(ticket, lambda: started.append("work"), lambda: started.append("told")))
+        assert await built.run(Entry(add(built, "next"), lambda: "done", lambda: None)) == "done"
     assert started == []
 
 
@@ -258,8 +259,129 @@ async def test_work_that_fails_leaves_the_turn_to_the_next() -> None:
 
     async with queue() as built:
         with pytest.raises(Refused):
-            await built.run(add(built), fail, lambda: None)
-        assert await built.run(add(built, "next"), lambda: 7, lambda: None) == 7
+            await built.run(Entry(add(built), fail, lambda: None))
+        assert await built.run(Entry(add(built, "next"), lambda: 7, lambda: None)) == 7
+
+
+# -- sharing a commit point --------------------------------------------------------------------------------------
+
+
+class Shop:
+    """Does the work of a queue, behind a gate; says what was done alone and what together."""
+
+    def __init__(self, built: Queue, outcome: Callable[[str], Any] = str.upper) -> None:
+        self.built = built
+        self.gate = threading.Event()
+        self.done: list[str | tuple[str, ...]] = []
+        self.outcome = outcome
+
+    def start(self, name: str, *, shares: bool = True, ticket: Ticket | None = None) -> asyncio.Task[str]:
+        entry: Entry[str] = Entry(
+            ticket or add(self.built, name, caller=ROOT),
+            partial(self.alone, name),
+            lambda: None,
+            job=name,
+            together=self.together if shares else None,
+        )
+        return asyncio.create_task(self.built.run(entry))
+
+    def alone(self, name: str) -> str:
+        self.gate.wait()
+        self.done.append(name)
+        outcome = self.outcome(name)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return str(outcome)
+
+    def together(self, names: Sequence[str]) -> list[Any]:
+        self.done.append(tuple(names))
+        return [self.outcome(name) for name in names]
+
+
+@on_loop
+async def test_what_waits_behind_each_other_is_done_together_and_each_hears_its_own_outcome() -> None:
+    async with queue(MAX_PENDING, MAX_PENDING) as built:
+        shop = Shop(built, lambda name: Refused("No.") if name == "c" else name.upper())
+        tasks = [shop.start(name) for name in "abcd"]
+        await asyncio.sleep(0)
+        shop.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert shop.done == ["a", ("b", "c", "d")]
+    assert [outcome if isinstance(outcome, str) else type(outcome) for outcome in outcomes] == ["A", "B", Refused, "D"]
+
+
+@on_loop
+async def test_what_can_not_share_is_done_alone_and_in_its_order() -> None:
+    async with queue(MAX_PENDING, MAX_PENDING) as built:
+        shop = Shop(built)
+        tasks = [shop.start(name, shares=name not in "cf") for name in "abcdefg"]
+        await asyncio.sleep(0)
+        shop.gate.set()
+        assert await asyncio.gather(*tasks) == list("ABCDEFG")
+    assert shop.done == ["a", "b", "c", ("d", "e"), "f", "g"]
+
+
+@on_loop
+async def test_so_many_share_at_most() -> None:
+    async with queue(3 * TOGETHER, 3 * TOGETHER) as built:
+        shop = Shop(built)
+        names = [f"p{number}" for number in range(2 * TOGETHER)]
+        tasks = [shop.start(name) for name in names]
+        await asyncio.sleep(0)
+        shop.gate.set()
+        await asyncio.gather(*tasks)
+    assert shop.done == [names[0], tuple(names[1 : TOGETHER + 1]), tuple(names[TOGETHER + 1 :])]
+
+
+@on_loop
+async def test_what_was_cancelled_while_it_waited_is_left_out() -> None:
+    async with queue(MAX_PENDING, MAX_PENDING) as built:
+        shop = Shop(built)
+        ticket = add(built, "c", caller=ROOT)
+        tasks = [shop.start(name, ticket=ticket if name == "c" else None) for name in "abcd"]
+        await asyncio.sleep(0)
+        ticket.cancellation.request()
+        shop.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert shop.done == ["a", ("b", "d")]
+    assert isinstance(outcomes[2], Cancelled)
+
+
+@pytest.mark.parametrize("stop", [Refused("The branch moved."), ZeroDivisionError()])
+@on_loop
+async def test_where_it_does_not_go_together_each_gets_its_own_chance(stop: Exception) -> None:
+    class Stopped(Shop):
+        def together(self, names: Sequence[str]) -> list[Any]:
+            self.done.append(tuple(names))
+            raise stop
+
+    async with queue(MAX_PENDING, MAX_PENDING) as built:
+        shop = Stopped(built)
+        tasks = [shop.start(name) for name in "abc"]
+        await asyncio.sleep(0)
+        shop.gate.set()
+        assert await asyncio.gather(*tasks) == list("ABC")
+    assert shop.done == ["a", ("b", "c"), "b", "c"]
+
+
+@on_loop
+async def test_nothing_is_done_twice_that_has_passed_its_commit_point() -> None:
+    async with queue(MAX_PENDING, MAX_PENDING) as built:
+        tickets = {name: add(built, name, caller=ROOT) for name in "abc"}
+
+        class Passed(Shop):
+            def together(self, names: Sequence[str]) -> list[Any]:
+                self.done.append(tuple(names))
+                tickets[names[0]].commit = "1" * 40
+                raise ZeroDivisionError
+
+        shop = Passed(built)
+        tasks = [shop.start(name, ticket=ticket) for name, ticket in tickets.items()]
+        await asyncio.sleep(0)
+        shop.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert shop.done == ["a", ("b", "c")]
+    assert [type(outcome) for outcome in outcomes] == [str, ZeroDivisionError, ZeroDivisionError]
 
 
 # -- tickets -----------------------------------------------------------------------------------------------------
