@@ -80,6 +80,12 @@
         default = glixos;
       };
 
+      # A machine to try things on, in a virtual machine or a container.
+      nixosConfigurations.vm = lib.nixosSystem {
+        system = "x86_64-linux";
+        modules = [ self.nixosModules.glixos ./core/hosts/vm ] ++ (self.lib.profile "minimal").modules;
+      };
+
       overlays.default = final: prev: { glixd = packageFor final; };
 
       packages = forSystems (pkgs: rec {

@@ -7,6 +7,9 @@ in
 {
   inherit importManifest;
 
+  # `profiles.desktop.modules`, and `profile "desktop"`: what core/profiles.toml says.
+  inherit (import ./profiles.nix { inherit lib; }) profiles profile;
+
   # `mkFlake { inherit inputs; hosts = mkHost: { laptop = mkHost "laptop" "x86_64-linux"; }; }` -> flake outputs
   mkFlake = import ./mkFlake.nix { inherit lib importManifest; };
 

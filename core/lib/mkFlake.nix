@@ -40,6 +40,11 @@ let
     nixpkgs.hostPlatform = lib.mkOverride 1250 system;
     system.configurationRevision = lib.mkDefault revision;
     environment.etc."glixos-revision".text = "${if revision == null then "uncommitted" else revision}\n";
+    environment.etc."glixos-release".text = ''
+      HOST=${hostName}
+      REVISION=${if revision == null then "uncommitted" else revision}
+      LAST_CHANGE=${self.lastModifiedDate or "unknown"}
+    '';
   };
 
   homes = manifest:

@@ -15,6 +15,7 @@ NAME = "init"
 SUMMARY = "make the repository, or add a host to it"
 EXAMPLES = (
     ("init", "make the repository, with this machine in it"),
+    ("init --profile desktop", "the same for a graphical machine"),
     ("init --host pi --user alice --system aarch64-linux", "add another machine"),
 )
 ANSWER = "Transaction"
@@ -25,6 +26,7 @@ def arguments(parser: ArgumentParser) -> None:
     mutation_flags(parser)
     parser.add_argument("--user", metavar="USER", help="the primary user; by default you")
     parser.add_argument("--system", metavar="SYSTEM", help="the Nix system, such as aarch64-linux")
+    parser.add_argument("--profile", metavar="PROFILE", help="minimal, or desktop for a graphical machine")
     parser.add_argument("--nixpkgs", metavar="URL", help="flake URL of nixpkgs")
     parser.add_argument("--core", metavar="URL", help="flake URL of glixos-core")
     parser.add_argument("--home-manager", metavar="URL|none", help="flake URL of home-manager, or none")
@@ -35,6 +37,7 @@ def run(options: Namespace, client: Client) -> int:
     parameters = given(
         user=options.user,
         system=options.system,
+        profile=options.profile,
         nixpkgs=options.nixpkgs,
         core=options.core,
         home_manager=options.home_manager,

@@ -17,6 +17,7 @@ USER_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}\$?", re.ASCII)
 SYSTEM: Final = re.compile(r"(x86_64|aarch64|i686|armv6l|armv7l|riscv64|powerpc64le|loongarch64)-linux", re.ASCII)
 CHANGE_KEY: Final = re.compile(r"[a-z][a-z_]{0,63}|config\.[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 COMMIT_NAME: Final = re.compile(r"[0-9a-f]{4,64}", re.ASCII)
+PROFILE: Final = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 DAYS: Final = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII)
 TRANSACTION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from glixd.api.forms import package_changes, setting_changes, single_name, user_of_a_home
 from glixd.api.grammar import (
     DAYS,
+    PROFILE,
     Changes,
     CommitName,
     HostName,
@@ -45,6 +46,9 @@ class InitParameters(MutationParameters):
     user: UserName | None = Field(None, description="The primary user of the host; by default the caller.")
     system: System | None = Field(
         None, description="The Nix system of the host; by default that of the daemon's machine."
+    )
+    profile: Annotated[str, matching(PROFILE, "the name of a profile")] = Field(
+        "minimal", description="What kind of machine it is: minimal, or desktop for a graphical one."
     )
     nixpkgs: Reference | None = Field(None, description="Flake URL of nixpkgs, for a new repository.")
     core: Reference | None = Field(None, description="Flake URL of glixos-core, for a new repository.")

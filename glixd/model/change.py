@@ -84,6 +84,8 @@ class Init:
     nixpkgs: str
     core: str
     home_manager: str | None
+    modules: tuple[str, ...] = ()
+    """Modules of the core that the host imports, by its profile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,8 @@ def plan_host(base: Base | None, request: Init, templates: Mapping[str, str]) ->
         "USER": nix_string(request.user),
         "SYSTEM": nix_string(request.system),
         "STATE_VERSION": nix_string(STATE_VERSION),
+        "ARGUMENTS": "{ inputs, lib, ... }" if request.modules else "{ lib, ... }",
+        "PROFILE": _imports(request.modules),
     }
     path = manifest_path(request.host)
     text = _filled(templates["glix.toml"], values)
@@ -102,6 +104,13 @@ def plan_host(base: Base | None, request: Init, templates: Mapping[str, str]) ->
         scope=request.user,
     )
     return Plan("init", request.host, (change,), files, {request.host: Manifest.parse(text, path)}, regenerates=True)
+
+
+def _imports(modules: tuple[str, ...]) -> str:
+    """The modules of a profile, to stand before what else a host imports; nothing where it has none of its own."""
+    if not modules:
+        return ""
+    return f"[ {' '.join(f'inputs.glixos-core.nixosModules.{module}' for module in modules)} ] ++ "
 
 
 def plan_without_host(base: Base, request: RemoveHost) -> Plan:

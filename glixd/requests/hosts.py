@@ -9,6 +9,7 @@ from glixd.backends.repository import unknown_host
 from glixd.errors import invalid
 from glixd.model.change import Init, RemoveHost, RenameHost, SetHost
 from glixd.model.flakeref import FlakeRef
+from glixd.profiles import chosen
 from glixd.protocol import DEFAULT_CORE_URL, DEFAULT_HOME_MANAGER_URL, DEFAULT_NIXPKGS_URL
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part
@@ -27,13 +28,15 @@ def init(tools: Tools, asked: api.InitParameters, caller: Caller) -> Made:
     if not api.USER_NAME.fullmatch(user) or user == "root":
         raise invalid("user", f"{user} can't be the primary user of a machine", hint="Name one with --user NAME.")
     manager = asked.home_manager or DEFAULT_HOME_MANAGER_URL
+    system = asked.system or tools.nix.system()
     request = Init(
         host=asked.host or tools.default_host,
         user=user,
-        system=asked.system or tools.nix.system(),
+        system=system,
         nixpkgs=_source("nixpkgs", asked.nixpkgs or DEFAULT_NIXPKGS_URL),
         core=_source("core", asked.core or DEFAULT_CORE_URL),
         home_manager=None if manager == "none" else _source("home_manager", manager),
+        modules=chosen(asked.profile, system).imports,
     )
     return request, (Part(Policy.HOST_MANAGE, sources=tuple(value for value in given.values() if value)),)
 

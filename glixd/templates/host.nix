@@ -1,9 +1,9 @@
 # The machine @HOST@: hardware, users and services. This file is yours; glixd never writes it again.
-{ lib, ... }:
+@ARGUMENTS@:
 {
   # On the machine itself, write its hardware down beside this file and let git know it:
   #   nixos-generate-config --show-hardware-config > hardware-configuration.nix && git add hardware-configuration.nix
-  imports = lib.optional (builtins.pathExists ./hardware-configuration.nix) ./hardware-configuration.nix;
+  imports = @PROFILE@lib.optional (builtins.pathExists ./hardware-configuration.nix) ./hardware-configuration.nix;
 
   # Placeholders, so that the configuration evaluates before the hardware is known: the machine boots with UEFI from a
   # disk labelled "nixos". Whatever hardware-configuration.nix says about "/" replaces the second one.

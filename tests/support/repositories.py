@@ -69,7 +69,9 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     """
     text = (TEMPLATES / template).read_text()
     for name, value in values.items():
-        text = text.replace(f"@{name}@", value if name in ("HOME_MANAGER_BLOCK", "HOST") else f'"{value}"')
+        text = text.replace(
+            f"@{name}@", value if name in ("HOME_MANAGER_BLOCK", "HOST", "ARGUMENTS", "PROFILE") else f'"{value}"'
+        )
     return text
 
 
@@ -90,6 +92,7 @@ def generated_flake(
 def generated_host(host: str, system: str, *, user: str = "alice", packages: str = "") -> dict[str, str]:
     """Return the two files of a host as `init` writes them, with `packages` added to the manifest."""
     values = {"HOST": host, "SYSTEM": system, "USER": user, "STATE_VERSION": "25.05"}
+    values |= {"ARGUMENTS": "{ lib, ... }", "PROFILE": ""}
     return {
         f"hosts/{host}/default.nix": fill("host.nix", values),
         f"hosts/{host}/glix.toml": fill("glix.toml", values) + packages,
