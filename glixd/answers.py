@@ -18,6 +18,8 @@ from glixd.queries import unknown_transaction
 from glixd.threads import Threads
 from glixd.watchers import Client
 
+POLL: Final = 0.1
+"""Seconds between two looks at a transaction that no daemon of now carries."""
 Answer = TypeVar("Answer")
 
 
@@ -177,7 +179,16 @@ class Answers:
                     hint="Wait again, or look it up later.",
                 ) from None
             return ticket.record()
-        return await self._find(asked.transaction)
+        return await self._settled(asked.transaction, asked.timeout)
+
+    async def _settled(self, identifier: str, patience: float) -> api.Transaction:
+        """A transaction that is in nobody's hands: it has ended, or what an earlier daemon began is about to."""
+        deadline = asyncio.get_running_loop().time() + patience
+        while not State((record := await self._find(identifier)).state).final:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise Failed(f"Transaction {identifier} has not ended yet; it goes on.", code=ErrorCode.TIMED_OUT)
+            await asyncio.sleep(POLL)
+        return record
 
     async def log(self, row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Show a part of the log of a transaction."""

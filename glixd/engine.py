@@ -29,6 +29,8 @@ from glixd.watchers import Client, Observer
 
 log = structlog.get_logger()
 
+POLL: Final = 0.2
+"""Seconds between two looks at what another process writes."""
 VISIBLE: Final = 100
 """Ended transactions that stay visible as objects on the bus."""
 
@@ -49,6 +51,10 @@ class Engine:
         """Answers that never wait behind a slow question, or behind a request that asks the network."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls = 0
+        self._recovery = Recovery(parts)
+        self._unsettled: list[api.Transaction] = []
+        """Transactions of an earlier daemon whose activation still runs."""
+        self._stopping = False
 
     # -- what front-ends use -------------------------------------------------------------------------------------
 
@@ -94,9 +100,12 @@ class Engine:
 
     async def stop(self, patience: float) -> None:
         """Admit nothing more, stop what has not begun, and give what runs `patience` seconds to end."""
+        self._stopping = True
         self._parts.queue.close()
         for ticket in self._parts.queue.tickets:
-            if ticket.state is not State.RUNNING:
+            if ticket.state is State.ACTIVATING:
+                ticket.cancellation.abandon()  # what is activated may be what stops us: it can't wait for us too
+            elif ticket.state is not State.RUNNING:
                 ticket.cancellation.request()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=patience)
@@ -115,14 +124,31 @@ class Engine:
         """Begin with what is done in the background."""
         self._parts.indexer.consider()
         self._parts.housekeeper.consider()
+        for record in self._unsettled:
+            task = asyncio.get_running_loop().create_task(self._settle(record))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def recover(self) -> None:
         """Say how the transactions ended that an earlier daemon left in the middle; before the first request."""
-        recovery = Recovery(self._parts)
         for record in self._parts.database.unfinished():
-            self._parts.database.save(recovery.settled(record))
+            if settled := self._recovery.settled(record):
+                self._parts.database.save(settled)
+            else:
+                self._unsettled.append(record)
         self._parts.database.prune(datetime.datetime.now(datetime.UTC))
         self._parts.logs.prune()
+
+    async def _settle(self, record: api.Transaction) -> None:
+        """Wait for an activation that outlived the daemon which began it, and say how it ended."""
+        while not self._stopping:
+            await asyncio.sleep(POLL)
+            if settled := await self._records.run(self._recovery.settled, record):
+                await self._records.run(self._parts.database.save, settled)
+                state = State(settled.state)
+                self._parts.watchers.progress(api.ProgressEvent(transaction=settled.id, state=state))
+                self._parts.watchers.state_changed(settled.id, state)
+                return
 
     # -- mutations -----------------------------------------------------------------------------------------------
 

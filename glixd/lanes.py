@@ -177,6 +177,7 @@ class Lanes:
             cancellation=ticket.cancellation,
             step=self._stepper(ticket),
             tell=self._teller(ticket),
+            building=partial(setattr, ticket, "rebuilding"),
         )
         self._herald.state(ticket, State.QUEUED)
         async with self._rebuilding:

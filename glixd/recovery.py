@@ -30,11 +30,13 @@ class Recovery:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def settled(self, record: api.Transaction) -> api.Transaction:
-        """A record of a transaction that nobody works on any more, with its end."""
+    def settled(self, record: api.Transaction) -> api.Transaction | None:
+        """A record of a transaction that no daemon works on any more, with its end; None while its activation runs."""
         commit = self._commit_of(record.id)
         if record.state == State.ACTIVATING:
             activated = self._activated(record.id)
+            if activated and activated.status is Status.RUNNING:
+                return None
             if activated and activated.status in WENT:
                 return self._went(record, commit, activated)
         if commit and record.action is None:

@@ -10,7 +10,7 @@ from glixd import api
 from glixd.backends.activator import Action, Activated, Activator, Order, Status
 from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
-from glixd.errors import Failed
+from glixd.errors import Failed, GlixError
 from glixd.model.progress import Phase, Progress
 from glixd.protocol import ErrorCode
 from glixd.rebuilding.building import News, Tell
@@ -67,7 +67,7 @@ class Activation:
             path = self._profile.path(previous)
             back = replace(order, path=path, commit="", action=Action.SWITCH, generation=previous)
             went = self.activate(back, tell, Cancellation())
-        except (Failed, OSError):
+        except (GlixError, OSError):
             return False
         return went.activated.status in (Status.DONE, Status.UNITS_FAILED, Status.REBOOT_NEEDED)
 
@@ -92,7 +92,7 @@ def failure(went: Went, restored: int | None) -> Failed:
 
 def warnings(activated: Activated, units: api.UnitChanges | None, reboot: tuple[str, ...]) -> tuple[str, ...]:
     """What went through but deserves a look."""
-    failed = activated.failed_units or (units.failed if units else ())
+    failed = (units.failed if units else ()) or activated.failed_units
     told = []
     if activated.status is Status.UNITS_FAILED:
         named = ", ".join(failed) or "some units"

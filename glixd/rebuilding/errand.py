@@ -25,6 +25,8 @@ class Errand:
     cancellation: Cancellation
     step: Callable[[str], None]
     tell: Tell
+    building: Callable[[str], None] = lambda _commit: None
+    """Called with the commit that is built, whenever that is another one."""
 
 
 def subject(caller: Caller) -> str:

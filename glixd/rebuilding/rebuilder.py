@@ -23,6 +23,7 @@ from glixd.backends.profile import Profile
 from glixd.backends.repository import FLAKE, LOCK, Repository
 from glixd.culprit import Culprits, blamed
 from glixd.errors import Failed, GlixError, Refused
+from glixd.model.change import Rebuild
 from glixd.model.generations import Built as BuiltGeneration
 from glixd.protocol import ErrorCode
 from glixd.rebuilding import activation
@@ -38,6 +39,8 @@ log = structlog.get_logger()
 PENDING: Final = 50
 """Commits since the last switch that are told."""
 DERIVATIONS: Final = 1000
+ATTEMPTS: Final = 3
+"""How often a build begins again because somebody committed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,38 +86,64 @@ class Rebuilder:
         errand.cancellation.check()
         request = errand.request
         before = self._before()
-        pending = self._pending(before.commit, request.commit, request.host)
+        commit = self._newest(request, request.commit)
+        pending = self._pending(before.commit, commit, request.host)
         warnings = self._left_out()
         for line in _told_pending(pending, before):
             errand.step(line)
-        rebuilt = api.Rebuilt(
-            action=request.action, host=request.host, commit=request.commit, activated=False, pending=pending
-        )
-        building = Building(self._builder, errand.tell)
+        rebuilt = api.Rebuilt(action=request.action, host=request.host, commit=commit, activated=False, pending=pending)
         with self._blaming(errand):
-            return self._carry(errand, building, rebuilt, before, warnings)
+            result = self._carry(errand, rebuilt, before)
+        return replace(result, warnings=(*warnings, *result.warnings))
 
-    def _carry(
-        self, errand: Errand, building: Building, rebuilt: api.Rebuilt, before: _Before, warnings: tuple[str, ...]
-    ) -> Result:
+    def _carry(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> Result:
+        """Build, and put it to use; again from the newest commit where somebody committed meanwhile."""
         request = errand.request
         if request.action is api.Action.DRY_BUILD:
-            errand.step(f"looking at what {request.host} needs")
-            planned = building.plan(request.commit, request.host, errand.cancellation)
-            rebuilt = rebuilt.model_copy(
+            return self._planned(errand, rebuilt)
+        for _ in range(ATTEMPTS):
+            rebuilt = self._built(errand, rebuilt, before)
+            if not self._moved_on(request, rebuilt.commit):
+                try:
+                    return self._put_to_use(errand, rebuilt, before)
+                except Refused:
+                    if not self._moved_on(request, rebuilt.commit):
+                        raise
+            rebuilt = rebuilt.model_copy(update={"commit": self._newest(request, rebuilt.commit)})
+            errand.step("somebody committed meanwhile; building that")
+        raise Refused(
+            f"The branch moved {ATTEMPTS} times while {request.host} was built.",
+            hint="Try again when nobody commits.",
+        )
+
+    def _planned(self, errand: Errand, rebuilt: api.Rebuilt) -> Result:
+        errand.step(f"looking at what {rebuilt.host} needs")
+        building = Building(self._builder, errand.tell)
+        planned = building.plan(rebuilt.commit, rebuilt.host, errand.cancellation)
+        return _done(
+            rebuilt.model_copy(
                 update={"builds": planned.builds[:DERIVATIONS], "fetches": planned.fetches[:DERIVATIONS]}
             )
-            return Result(api.Outcome(summary=_summary(rebuilt), changed=True, rebuild=rebuilt), warnings=warnings)
-        errand.step(f"building {request.host} at {request.commit[:7]}")
-        built = building.build(request.commit, request.host, errand.cancellation)
+        )
+
+    def _built(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> api.Rebuilt:
+        """Build the commit, and compare it with what runs."""
+        errand.building(rebuilt.commit)
+        errand.step(f"building {rebuilt.host} at {rebuilt.commit[:7]}")
+        built = Building(self._builder, errand.tell).build(rebuilt.commit, rebuilt.host, errand.cancellation)
         errand.step("comparing it with what runs")
         change = self._systems.change(before.active or before.path, built.path)
         change = change.model_copy(update={"reboot": self._systems.reboot(before.booted, built.path)})
-        rebuilt = rebuilt.model_copy(
-            update={"path": built.path, "builds": built.builds[:DERIVATIONS], "change": change}
-        )
-        result = self._put_to_use(errand, rebuilt, before)
-        return replace(result, warnings=(*warnings, *result.warnings))
+        return rebuilt.model_copy(update={"path": built.path, "builds": built.builds[:DERIVATIONS], "change": change})
+
+    def _newest(self, request: Rebuild, commit: str) -> str:
+        """What is built to be activated: the newest commit, since the activator takes no other."""
+        if request.action in (api.Action.BUILD, api.Action.DRY_BUILD):
+            return commit
+        return self._repository.snapshot().commit
+
+    def _moved_on(self, request: Rebuild, commit: str) -> bool:
+        return self._newest(request, commit) != commit
 
     def remember(self, host: str, number: int, path: str, commit: str, transaction: str) -> None:
         """Write the tag of a generation."""
@@ -134,7 +163,8 @@ class Rebuilder:
                 raise
             errand.step("looking for the package that breaks it")
             request = errand.request
-            found = self._culprits.of(request.commit, request.host, error.message, errand.cancellation)
+            commit = str(error.details.get("commit", request.commit))
+            found = self._culprits.of(commit, request.host, error.message, errand.cancellation)
             raise (blamed(error, found) if found else error) from None
 
     def _before(self) -> _Before:
@@ -179,11 +209,10 @@ class Rebuilder:
         if errand.dry_run or request.action is api.Action.DRY_ACTIVATE:
             errand.step("asking what would change")
             went = self._activation.activate(
-                self._order(errand, path, activator.Action.DRY_ACTIVATE), errand.tell, errand.cancellation
+                self._order(errand, rebuilt, activator.Action.DRY_ACTIVATE), errand.tell, errand.cancellation
             )
             return _done(rebuilt.model_copy(update={"units": told_units(list(went.lines))}))
-        self._refuse_older(before, request.commit)
-        order = self._order(errand, path, activator.Action(request.action.value))
+        order = self._order(errand, rebuilt, activator.Action(request.action.value))
         errand.step(f"activating {path}")
         went = self._activation.activate(order, errand.tell, errand.cancellation)
         return self._activated(errand, rebuilt, before, order, went)
@@ -199,12 +228,12 @@ class Rebuilder:
                 raise activation.failure(went, previous if restored else None)
             raise activation.failure(went, None)
         units = told_units(list(went.lines))
-        if activated.failed_units:
+        if activated.failed_units and not (units and units.failed):
             units = (units or api.UnitChanges()).model_copy(update={"failed": activated.failed_units})
         reboot = rebuilt.change.reboot if rebuilt.change and request.action is not api.Action.BOOT else ()
         warned = activation.warnings(activated, units, reboot)
         if activated.generation is not None:
-            warned = (*warned, *self._remembered(errand, activated.generation, order.path))
+            warned = (*warned, *self._remembered(errand, activated.generation, order.path, order.commit))
         rebuilt = rebuilt.model_copy(
             update={
                 "activated": True,
@@ -216,10 +245,10 @@ class Rebuilder:
         )
         return replace(_done(rebuilt), warnings=warned)
 
-    def _remembered(self, errand: Errand, generation: int, path: str) -> tuple[str, ...]:
+    def _remembered(self, errand: Errand, generation: int, path: str, commit: str) -> tuple[str, ...]:
         """Write the tag; that it could not be written is no failure of the switch."""
         try:
-            self.remember(errand.request.host, generation, path, errand.request.commit, errand.transaction)
+            self.remember(errand.request.host, generation, path, commit, errand.transaction)
         except GlixError as error:
             log.warning("the tag of a generation could not be written", generation=generation, reason=error.message)
             return (
@@ -227,26 +256,15 @@ class Rebuilder:
             )
         return ()
 
-    def _order(self, errand: Errand, path: str, action: activator.Action) -> Order:
+    def _order(self, errand: Errand, rebuilt: api.Rebuilt, action: activator.Action) -> Order:
         return Order(
             errand.transaction,
-            errand.request.commit,
-            path,
+            rebuilt.commit,
+            str(rebuilt.path),
             action,
             subject(errand.caller),
             interactive=errand.interactive,
         )
-
-    def _refuse_older(self, before: _Before, commit: str) -> None:
-        """Never go back by accident: a newer commit may have been switched to while this one waited."""
-        if before.commit is None or before.commit == commit or self._repository.git.read(before.commit) is None:
-            return
-        if self._repository.git.is_ancestor(commit, before.commit):
-            raise Refused(
-                f"Generation {before.generation} was built from a newer commit ({before.commit[:7]}) than {commit[:7]}.",
-                code=ErrorCode.CONFLICT,
-                hint="Nothing needs to be done; to go back, run: glixctl rollback",
-            )
 
 
 def _told_pending(pending: tuple[str, ...], before: _Before) -> tuple[str, ...]:

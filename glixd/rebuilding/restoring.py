@@ -2,7 +2,8 @@
 """Going back to a generation: its manifest as one commit and its system as it was built then, both or neither.
 
 The commit is made up to its commit point, then the system is activated, which takes seconds and builds nothing; only if that
-went well the commit point follows, and if that fails the system goes back too.
+went well the commit point follows. It moves a branch that nobody else can move meanwhile, but it can fail as a disk can: then
+the error says what runs, and doing the same again only commits.
 """
 
 from __future__ import annotations
@@ -49,11 +50,15 @@ class Restoring:
         """Do both; raises the error because of which neither was done."""
         try:
             result = transactor.run(replace(job, point=None if job.dry_run else self._go))
-        except GlixError:
-            if self._went is not None and self._previous is not None:
-                self._step(f"putting generation {self._previous} back")
-                self._activation.put_back(self._order, self._previous, self._tell)
-            raise
+        except GlixError as error:
+            if self._went is None:
+                raise
+            raise type(error)(
+                f"Generation {request.generation} runs again, and its manifest could not be committed: {error.message}",
+                code=error.code,
+                hint=f"Do the same again, which then only commits: glixctl rollback --to {request.generation}",
+                details=error.details,
+            ) from error
         return result if self._went is None else self._told(result, request, self._went)
 
     def _go(self, _commit: str) -> None:
