@@ -22,7 +22,7 @@ from glixd.actions import REGISTERED
 from glixd.authority import PolkitAuthority
 from glixd.backends.activator import ActivatorDoor
 from glixd.backends.bus import Bus, BusError
-from glixd.backends.evaluator import OwnEvaluator
+from glixd.backends.evaluator import Evaluator, EvaluatorProgram, OwnEvaluator, child_opener, socket_opener
 from glixd.backends.index import Indexes
 from glixd.backends.logs import Logs
 from glixd.backends.nix import Nix
@@ -118,8 +118,8 @@ class Daemon:
             return Repository(root, processes, branch=settings.branch)
 
         repository = build_repository(Path(os.path.realpath(settings.repository)))
-        evaluator = OwnEvaluator(processes, repository.root, settings.state)
-        nix = Nix(processes, evaluator)
+        nix = Nix(processes, self._evaluator(processes, repository))
+        culprits = Culprits(repository, nix)
         health = HealthKeeper(nix, database)
         owner_adopts = settings.mode is Mode.USER
         locker = Locker(nix)
@@ -181,8 +181,14 @@ class Daemon:
             ),
             preparer=preparer,
             transactor=Transactor(
-                repository, locker, machine=settings.host, default_system=nix.system(), owner_adopts=owner_adopts
+                repository,
+                locker,
+                machine=settings.host,
+                default_system=nix.system(),
+                owner_adopts=owner_adopts,
+                examine=nix.evaluate_host if settings.mode is Mode.SYSTEM and settings.evaluate else None,
             ),
+            culprits=culprits,
             collector=Collector(
                 store,
                 repository,
@@ -190,9 +196,7 @@ class Daemon:
                 folders=profile_folders(self._environment) if settings.mode is Mode.USER else (),
                 system_profile=profile.link,
             ),
-            rebuilder=Rebuilder(
-                repository, nix, systems, profile, activation, Culprits(repository, nix), machine=settings.host
-            ),
+            rebuilder=Rebuilder(repository, nix, systems, profile, activation, culprits, machine=settings.host),
             activation=activation,
             generations=generations,
             profile=profile,
@@ -223,6 +227,17 @@ class Daemon:
             rollback_on_failure=settings.rollback_on_failure,
         )
         return Engine(parts), parts
+
+    def _evaluator(self, processes: Processes, repository: Repository) -> Evaluator:
+        """Whoever runs nix on what others wrote: only a user's own daemon does so itself."""
+        settings = self._settings
+        match settings.evaluator:
+            case "own":
+                return OwnEvaluator(processes, repository.root, settings.state)
+            case "child":
+                return EvaluatorProgram(child_opener(processes, settings.state / "evaluator"), repository.git)
+            case path:
+                return EvaluatorProgram(socket_opener(Path(path)), repository.git)
 
     def _recover(self, engine: Engine, parts: Parts) -> None:
         """Finish what an earlier daemon left; a repository that can't be written now is still read."""

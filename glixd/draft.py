@@ -29,6 +29,10 @@ class Job:
     caller: Caller
     branch: str = "main"
     dry_run: bool = False
+    evaluate: bool = True
+    """Whether the hosts that it concerns have to evaluate before the commit point, where that is asked at all."""
+    trusted: bool = False
+    """Whether all that it brings comes from trusted sources."""
     reason: str | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
     step: Callable[[str], None] = lambda _title: None
@@ -75,6 +79,7 @@ def _message(job: Job, draft: Draft) -> str:
         f"Glix-Transaction: {job.id}",
         f"Glix-Request-Digest: {job.digest}",
         f"Glix-Uid: {job.caller.uid}",
+        f"Glix-Trust: {'trusted' if job.trusted and not draft.adopted else 'untrusted'}",
     ]
     paragraphs = [subject, draft.plan.note or "", "\n".join(draft.plan.body), "\n".join(trailers)]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"

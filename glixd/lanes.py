@@ -31,7 +31,7 @@ from glixd.rebuilding.errand import Errand, subject
 from glixd.rebuilding.restoring import Restoring
 from glixd.requests.values import Prepared, digest_of
 from glixd.threads import Threads
-from glixd.transaction import Result
+from glixd.transaction import Result, Unfit, refused
 
 Committed = Callable[[Ticket, Result], None]
 SHARING: Final = (Add, Remove, Switch, Change, Move, Batch)
@@ -125,6 +125,8 @@ class Lanes:
             caller=ticket.caller,
             branch=self._parts.branch,
             dry_run=ticket.parameters.dry_run,
+            evaluate=ticket.parameters.evaluate,
+            trusted=prepared.trusted,
             reason=ticket.parameters.reason,
             cancellation=ticket.cancellation,
             step=self._stepper(ticket),
@@ -145,7 +147,13 @@ class Lanes:
             )
         if isinstance(request, Restore):
             return self._restore(ticket, job, request)
-        return parts.transactor.run(job)
+        try:
+            return parts.transactor.run(job)
+        except Unfit as error:
+            job.step("looking for what breaks it")
+            raise refused(
+                error, parts.culprits.of(error.commit, error.host, error.message, job.cancellation)
+            ) from error
 
     def _restore(self, ticket: Ticket, job: Job, request: Restore) -> Result:
         order = Order(

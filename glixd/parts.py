@@ -11,6 +11,7 @@ from glixd.backends.logs import Logs
 from glixd.backends.profile import Profile
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
+from glixd.culprit import Culprits
 from glixd.doctor import Doctor
 from glixd.garbage import Collector
 from glixd.health import HealthKeeper
@@ -39,6 +40,7 @@ class Parts:
     doctor: Doctor
     preparer: Preparer
     transactor: Transactor
+    culprits: Culprits
     collector: Collector
     rebuilder: Rebuilder
     activation: Activation

@@ -113,6 +113,11 @@ class Settings(BaseModel):
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/-]{0,99}$")] | None = Field(
         None, description="The branch that manifests are kept on; by default that of HEAD at first contact."
     )
+    evaluator: Literal["own", "child"] | Place = Field(
+        "own",
+        description="Who runs nix on what others wrote: the socket of the evaluator, `child` for the same program as a "
+        "child of the daemon, or in user mode `own`, the daemon itself.",
+    )
     activator: Place | None = Field(
         None, description="The socket of the activator, which switches the machine; without one, nothing is switched."
     )
@@ -153,6 +158,12 @@ class Settings(BaseModel):
         30.0, ge=0, description="Seconds after a start or a change before the repository and the history are tidied."
     )
     log: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+
+    @model_validator(mode="after")
+    def _evaluates_elsewhere(self) -> Self:
+        if self.mode is Mode.SYSTEM and self.evaluator == "own":
+            raise ValueError("evaluator: the system's daemon never evaluates by itself")
+        return self
 
 
 def load(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
@@ -221,6 +232,8 @@ def _defaults(mode: Mode, merged: Mapping[str, Any], environment: Mapping[str, s
             "socket": Path(SYSTEM_SOCKET),
             "bus": "system",
             "host": host,
+            "evaluator": Path("/run/glixd/eval.sock"),
+            "activator": Path("/run/glixd/activate.sock"),
         }
     chosen = merged.get("repository")
     if not isinstance(chosen, str | os.PathLike) or not chosen:  # what is of another type is refused with all the rest

@@ -9,14 +9,24 @@ recovery finishes the rest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from glixd import api
 from glixd.backends.objects import Content, Entry
-from glixd.backends.repository import FLAKE, LOCK, BranchMoved, Held, Published, Repository, Snapshot, adopted_blob
+from glixd.backends.repository import (
+    FLAKE,
+    LOCK,
+    SCRATCH_REF,
+    BranchMoved,
+    Held,
+    Published,
+    Repository,
+    Snapshot,
+    adopted_blob,
+)
 from glixd.backends.worktree import LINK
 from glixd.concern import concerned
 from glixd.draft import Draft, Job, commit_of, outcome_of
@@ -67,19 +77,59 @@ class _Made:
     outcome: api.Outcome
     commit: str
     hosts: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class Unfit(Failed):
+    """A host would not evaluate with a change, so there is none."""
+
+    def __init__(self, commit: str, host: str, error: Failed) -> None:
+        super().__init__(
+            f"{error.message}\nNothing was changed.",
+            code=error.code,
+            hint="Mend what the change brings, or choose something else.",
+            details={"host": host},
+        )
+        self.commit = commit
+        self.host = host
+
+
+def refused(error: Unfit, packages: Sequence[str]) -> Failed:
+    """The refusal of a change with the packages that break the host."""
+    if not packages:
+        return error
+    _, _, words = error.message.partition(": ")
+    return Failed(
+        f"{error.host} does not evaluate because of {', '.join(packages)}: {words}",
+        code=error.code,
+        hint="Leave it out, or choose another version of it.",
+        details={**error.details, "packages": list(packages)},
+    )
+
+
+Examine = Callable[..., object]
+"""Evaluates a host at a commit (`commit, host, cancellation=`); raises EvaluationFailed."""
 
 
 class Transactor:
     """Carries one change at a time through to its commit."""
 
     def __init__(
-        self, repository: Repository, locker: Locker, *, machine: str, default_system: str, owner_adopts: bool
+        self,
+        repository: Repository,
+        locker: Locker,
+        *,
+        machine: str,
+        default_system: str,
+        owner_adopts: bool,
+        examine: Examine | None = None,
     ) -> None:
         self._repository = repository
         self._locker = locker
         self._default_system = default_system
         self.machine = machine
         self._owner_adopts = owner_adopts
+        self._examine = examine
 
     def run(self, job: Job) -> Result:
         """Carry a job through; raises the error that ended it, and then nothing was changed."""
@@ -136,12 +186,23 @@ class Transactor:
                 job.point(snapshot.commit)
             return Result(api.Outcome(summary=draft.plan.summary, changed=False))
         outcome = outcome_of(draft)
-        if job.dry_run:
+        examine = self._examine if job.evaluate else None
+        if job.dry_run and examine is None:
             return Result(outcome)
         job.step("writing the commit")
         commit = self._repository.make(commit_of(job, draft, snapshot.commit, self.machine))
         self._verify(commit, draft)
-        return _Made(job, draft, outcome, commit, self._concerned(snapshot, commit, draft))
+        hosts = self._concerned(snapshot, commit, draft)
+        warnings: tuple[str, ...] = ()
+        if examine:
+            self._repository.show(held, commit)
+            try:
+                warnings = _broken_before(examine, snapshot, commit, hosts, job)
+            finally:
+                self._repository.git.delete_ref(SCRATCH_REF)
+        return (
+            Result(outcome, warnings=warnings) if job.dry_run else _Made(job, draft, outcome, commit, hosts, warnings)
+        )
 
     def _commit(self, made: Sequence[_Made], held: Held, base: Snapshot, newest: Snapshot) -> Published:
         """Pass the commit point, and publish: the commits stand, and from here on whatever happens is a warning."""
@@ -347,7 +408,7 @@ class Transactor:
 
 def _result(made: _Made, published: Published) -> Result:
     """How a job went that has its commit."""
-    warnings = [f"Took over the edit of {path}." for path in made.draft.adopted]
+    warnings = [*made.warnings, *(f"Took over the edit of {path}." for path in made.draft.adopted)]
     if published.pending:
         warnings.append(f"Committed; the work tree does not show it yet: {published.pending}")
     warnings += [
@@ -361,6 +422,32 @@ def _result(made: _Made, published: Published) -> Result:
 def templates() -> dict[str, str]:
     """The files that `init` fills in, by name."""
     return {path.name: path.read_text() for path in TEMPLATES.iterdir() if path.is_file()}
+
+
+def _broken_before(examine: Examine, base: Snapshot, commit: str, hosts: Sequence[str], job: Job) -> tuple[str, ...]:
+    """Warnings about hosts that do not evaluate with a commit, and did not before; raises Unfit for one that did."""
+    warnings = []
+    for host in hosts:
+        job.step(f"evaluating {host}")
+        try:
+            examine(commit, host, cancellation=job.cancellation)
+        except Failed as error:
+            if error.code is not ErrorCode.EVALUATION_FAILED:
+                raise
+            if host not in base.hosts or _evaluates(examine, base.commit, host, job):
+                raise Unfit(commit, host, error) from error
+            warnings.append(f"{error.message}\n{host} did not evaluate before this change either.")
+    return tuple(warnings)
+
+
+def _evaluates(examine: Examine, commit: str, host: str, job: Job) -> bool:
+    try:
+        examine(commit, host, cancellation=job.cancellation)
+    except Failed as error:
+        if error.code is not ErrorCode.EVALUATION_FAILED:
+            raise
+        return False
+    return True
 
 
 def _compare(planned: Plan, locked: LockFile) -> None:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,9 +214,11 @@ def socket_opener(path: Path) -> Opener:
     return connected
 
 
-def child_opener(processes: Processes, state: Path, prefix: tuple[str, ...] = ()) -> Opener:
-    """Evaluators that are children of ours; with `prefix`, words such as setpriv's that give them a uid of their own."""
-    argv = [*prefix, sys.executable, "-I", "-m", "glixd.evaluator", "--state", os.fspath(state)]
+def child_opener(
+    processes: Processes, state: Path, *, prefix: Sequence[str] = (), arguments: Sequence[str] = ()
+) -> Opener:
+    """Evaluators that are children of ours; `prefix` are words such as setpriv's, which give them a uid of their own."""
+    argv = [*prefix, sys.executable, "-I", "-m", "glixd.evaluator", "--state", os.fspath(state), *arguments]
 
     @contextmanager
     def connected() -> Iterator[socket.socket]:

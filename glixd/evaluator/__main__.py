@@ -67,9 +67,8 @@ class Client:
 
     def pass_on(self, line: bytes) -> None:
         """Send a line of nix."""
-        self._send(
-            LINE + self._credentials.hide(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
-        )
+        text = self._hidden(line.decode(errors="surrogateescape"))
+        self._send(LINE + text.encode(errors="surrogateescape"))
 
     def _hidden(self, text: str) -> str:
         """Without secrets, and without the name of a folder that is gone soon."""

@@ -36,6 +36,11 @@ class Prepared:
     parts: tuple[Part, ...]
     digest: str
 
+    @property
+    def trusted(self) -> bool:
+        """Whether all that the request brings comes from trusted sources; what takes away brings nothing."""
+        return bool(self.parts) and all(map(_is_trusted, self.parts))
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -67,6 +72,16 @@ def to_authorise(
         )
         for part in prepared.parts
     ]
+
+
+def _is_trusted(part: Part) -> bool:
+    match part.policy:
+        case Policy.REMOVE:
+            return True
+        case Policy.INSTALL | Policy.CONFIGURE | Policy.UPDATE:
+            return bool(part.targets) and all(target.trusted for target in part.targets)
+        case _:
+            return False
 
 
 def digest_of(operation: str, request: Request | Collect | Rebuild) -> str:

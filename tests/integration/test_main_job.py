@@ -58,6 +58,7 @@ def test_add_firefox_is_one_commit_that_says_who_did_what(site: Site) -> None:
         f"Glix-Transaction: {transaction['id']}",
         f"Glix-Request-Digest: {transaction['digest']}",
         f"Glix-Uid: {os.getuid()}",
+        "Glix-Trust: trusted",
     ]
     assert transaction["commit"] == commit
     login = pwd.getpwuid(os.getuid()).pw_name

@@ -104,6 +104,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         doctor=nowhere,
         preparer=nowhere,
         transactor=nowhere,
+        culprits=nowhere,
         collector=nowhere,
         rebuilder=nowhere,
         activation=nowhere,

@@ -38,6 +38,7 @@ LAYERS: list[tuple[str, object, object, object]] = [
     ("evaluate", False, "true", False),
     ("activator", "/a.sock", "/b.sock", "/c.sock"),
     ("activations", "/a", "/b", "/c"),
+    ("evaluator", "child", "/b", "/c"),
     ("system_profile", "/a", "/b", "/c"),
     ("system_root", "/a", "/b", "/c"),
     ("rollback_on_failure", True, "false", True),
