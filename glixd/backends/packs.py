@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +206,9 @@ class Packs:
     def _prune(self, cancellation: Cancellation) -> int:
         """Delete objects that nothing has referred to for long, some at a time and only while nobody changes anything."""
         self._remove_left()
-        newest = self._newest()
+        before = {
+            ref: self._git.ref(ref) for ref in ("HEAD", *self._git.refs("refs/heads/"), *self._git.refs("refs/glix/"))
+        }
         printed = self._git.in_background(
             "prune", "--dry-run", f"--expire={int(self._clock() - self._grace)}", cancellation=cancellation
         )
@@ -215,14 +217,14 @@ class Packs:
         for start in range(0, len(oids), AT_ONCE):
             cancellation.check()
             with self._alone() as alone:
-                if not alone or self._newest() != newest:
+                if not alone or self._moved(before):
                     return done
                 done += sum(map(self._delete_old, oids[start : start + AT_ONCE]))
         return done
 
-    def _newest(self) -> str | None:
-        """Where the branch is; the waste was looked for before it came there."""
-        return self._git.ref("HEAD")
+    def _moved(self, before: Mapping[str, str | None]) -> bool:
+        """Whether a change has come since the waste was looked for: it may use what was none of anybody's then."""
+        return any(self._git.ref(name) != oid for name, oid in before.items())
 
     def _delete_old(self, oid: str) -> bool:
         """Delete an object, unless somebody has written it again meanwhile: git renews its time then."""

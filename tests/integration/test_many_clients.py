@@ -25,7 +25,7 @@ from tests.support.daemon import (
     Site,
 )
 from tests.support.private_bus import private_bus
-from tests.support.standing_git import StandingGit
+from tests.support.standing_git import MOMENTS, StandingGit
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
 
@@ -225,30 +225,17 @@ def test_running_change_that_waits_for_the_repository_is_cancelled(site: Site, b
     assert both.done("Add", refs=["firefox"], evaluate=False)["commit"]
 
 
-def standing(site: Site, folder: Path, moment: str) -> tuple[StandingGit, RunningDaemon]:
-    """A daemon whose git stands still at a moment of the next change."""
-    git = StandingGit(folder / "programs", moment)
+def standing(site: Site, folder: Path) -> tuple[StandingGit, RunningDaemon]:
+    """A daemon whose git stands still where it is told to."""
+    git = StandingGit(folder / "programs")
     return git, RunningDaemon(site, extra={"PATH": git.path, "GLIXD_INDEX": "false"})
 
 
-def test_change_that_waits_for_the_repository_is_cancelled_and_leaves_everything_as_it_was(
-    site: Site, daemon: RunningDaemon
-) -> None:
-    shown = site.read(MANIFEST), site.git("rev-parse", "HEAD"), site.git("status", "--porcelain")
-    with site.locked(), daemon.connect() as client:
-        transaction = client.call("Add", refs=["firefox"], evaluate=False)["transaction"]
-        client.reach(transaction, "running")
-        client.call("Cancel", transaction=transaction)
-        assert client.wait(transaction)["state"] == "cancelled"
-        assert (site.read(MANIFEST), site.git("rev-parse", "HEAD"), site.git("status", "--porcelain")) == shown
-    assert daemon.done("Add", refs=["firefox"], evaluate=False)["commit"] == site.git("rev-parse", "HEAD")
-
-
-@pytest.mark.parametrize("moment", ["before the commit point", "after the commit point", "before publishing ends"])
+@pytest.mark.parametrize("moment", list(MOMENTS))
 def test_change_at_its_commit_point_is_not_cancelled_and_says_so(site: Site, tmp_path: Path, moment: str) -> None:
-    git, running = standing(site, tmp_path, moment)
+    git, running = standing(site, tmp_path)
     with running as daemon, daemon.connect() as client:
-        git.arm()
+        git.arm(moment)
         transaction = client.call("Add", refs=["firefox"], evaluate=False)["transaction"]
         with git.standing(), pytest.raises(RpcError) as refused:
             client.call("Cancel", transaction=transaction)
@@ -280,12 +267,12 @@ def test_second_daemon_is_refused_however_it_comes_to_the_repository(
     assert daemon.done("Add", refs=["hello"], evaluate=False)["commit"] == site.git("rev-parse", "HEAD")
 
 
-@pytest.mark.parametrize("moment", ["before the commit point", "after the commit point"])
+@pytest.mark.parametrize("moment", list(MOMENTS))
 def test_commit_of_a_person_in_the_middle_of_a_change_is_kept(site: Site, tmp_path: Path, moment: str) -> None:
-    git, running = standing(site, tmp_path, moment)
+    git, running = standing(site, tmp_path)
     before = site.git("rev-parse", "HEAD")
     with running as daemon, daemon.connect() as client:
-        git.arm()
+        git.arm(moment)
         transaction = client.call("Add", refs=["firefox"], evaluate=False)["transaction"]
         with git.standing():
             mine = site.commit({"notes/mine.txt": "mine\n"})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A git in front of the real one that stands still at a chosen moment of a change, until it is let go."""
+"""A git in front of the real one that stands still, or kills the daemon, at a chosen moment of a change."""
 
 from __future__ import annotations
 
@@ -10,59 +10,78 @@ from pathlib import Path
 from typing import Final
 
 MOMENTS: Final = {
-    "before the commit point": ("*update-ref*", "refs/heads/main", "before"),
-    "after the commit point": ("*update-ref*", "refs/heads/main", "after"),
-    "before publishing ends": ("*update-index*", "", "before"),
+    "before the commit point": ("update-ref", "before", "refs/heads/main"),
+    "after the commit point": ("update-ref", "after", "refs/heads/main"),
+    "before publishing ends": ("update-index", "before", ""),
 }
-"""By name: the command, what its input has to name, and whether git stands before or after it."""
+"""By name: the command, whether git stands before or after it, and what its input has to name."""
 
 _SCRIPT: Final = """\
 #!/bin/sh
-PATH={path}
+PATH='{path}'
+if [ -e {folder}/fatal ]; then
+    read -r number when <{folder}/fatal
+    if [ "$number" -gt 1 ]; then
+        echo "$((number - 1)) $when" >{folder}/fatal
+    else
+        rm -f {folder}/fatal
+        [ "$when" = before ] || git "$@"
+        kill -KILL $PPID
+        exit 1
+    fi
+fi
+[ -e {folder}/armed ] || exec git "$@"
+read -r command when named <{folder}/armed
 case "$*" in
-{command}) ;;
+*"$command"*) ;;
 *) exec git "$@" ;;
 esac
 kept=$(mktemp {folder}/input.XXXXXX)
 cat >"$kept"
 stand() {{
-    if [ -e {folder}/armed ] && grep -qF "{named}" "$kept"; then
-        rm {folder}/armed
+    if grep -qF "$named" "$kept"; then
+        rm -f {folder}/armed
         echo >{folder}/told
         read -r _ <{folder}/go
     fi
 }}
-[ {when} = after ] || stand
+[ "$when" = after ] || stand
 git "$@" <"$kept"
 status=$?
-[ {when} = before ] || stand
+[ "$when" = before ] || stand
 rm -f "$kept"
 exit $status
 """
 
 
 class StandingGit:
-    """Stands once at its moment; whatever comes before `arm` or after `release` goes on."""
+    """Stands, or kills, once after it was told to; everything else goes on as ever."""
 
-    def __init__(self, folder: Path, moment: str) -> None:
-        command, named, when = MOMENTS[moment]
+    def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self._folder = folder
         for name in ("told", "go"):
             os.mkfifo(folder / name)
         program = folder / "git"
-        program.write_text(
-            _SCRIPT.format(path=os.environ["PATH"], folder=folder, command=command, named=named, when=when)
-        )
+        program.write_text(_SCRIPT.format(path=os.environ["PATH"], folder=folder))
         program.chmod(0o755)
         self.path = f"{folder}:{os.environ['PATH']}"
 
-    def arm(self) -> None:
+    def arm(self, moment: str) -> None:
         """Stand at the next such moment."""
-        (self._folder / "armed").touch()
+        (self._folder / "armed").write_text(" ".join(MOMENTS[moment]) + "\n")
+
+    def kill_at(self, number: int, when: str) -> None:
+        """Kill whoever calls git, before or after the call of that number from now on."""
+        (self._folder / "fatal").write_text(f"{number} {when}\n")
+
+    def spare(self) -> None:
+        """Kill nobody any more, and stand nowhere."""
+        for name in ("fatal", "armed"):
+            (self._folder / name).unlink(missing_ok=True)
 
     def wait(self) -> None:
-        """Return when it stands there."""
+        """Return when it stands."""
         (self._folder / "told").read_text()
 
     def release(self) -> None:

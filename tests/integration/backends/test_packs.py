@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -125,14 +126,13 @@ def test_nothing_is_pruned_while_a_change_holds_the_repository(workshop: Worksho
 class Meddled(Packs):
     """Packs in whose repository something happens between looking for waste and deleting it."""
 
-    meddle: Callable[[], object] | None
+    meddle: Callable[[], object]
 
-    def _newest(self) -> str | None:
-        found = super()._newest()
-        if self.meddle:
-            self.meddle()
-            self.meddle = None
-        return found
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        self.meddle()
+        with super()._alone() as alone:
+            yield alone
 
 
 def test_waste_stays_where_a_change_was_made_meanwhile(workshop: Workshop) -> None:
@@ -140,9 +140,20 @@ def test_waste_stays_where_a_change_was_made_meanwhile(workshop: Workshop) -> No
     old = written(root, "old", old=True)
     packs = Meddled(workshop.git, needed=(0, 0))
     packs.meddle = lambda: workshop.run(add("meanwhile"))
-    tidy(packs)
+    assert tidy(packs).pruned == 0
     assert loose(root, old).exists()
     healthy(root)
+
+
+def test_waste_stays_where_another_branch_moved_meanwhile(workshop: Workshop) -> None:
+    root = workshop.root
+    git(root, "branch", "other")
+    old = written(root, "old", old=True)
+    commit = git(root, "commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "elsewhere")
+    packs = Meddled(workshop.git, needed=(0, 0))
+    packs.meddle = lambda: git(root, "update-ref", "refs/heads/other", commit)
+    assert tidy(packs).pruned == 0
+    assert loose(root, old).exists()
 
 
 def test_waste_that_is_written_again_meanwhile_stays(workshop: Workshop) -> None:
