@@ -20,6 +20,7 @@ from systemd import daemon as systemd
 
 from glixd.actions import REGISTERED
 from glixd.authority import PolkitAuthority
+from glixd.backends import memory
 from glixd.backends.activator import ActivatorDoor
 from glixd.backends.bus import Bus, BusError
 from glixd.backends.evaluator import Evaluator, EvaluatorProgram, OwnEvaluator, child_opener, socket_opener
@@ -87,6 +88,7 @@ class Daemon:
     async def run(self, ready_fd: int | None) -> None:
         """Serve until asked to stop, or until there was nothing to do for long enough."""
         os.chdir("/")
+        memory.share_pools()
         locks = [_take_lock(folder) for folder in self._lock_folders()]
         try:
             bus = await self._bus()

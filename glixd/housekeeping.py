@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps what grows with every change within bounds, in the background: the objects of the repository, and the history."""
+"""Keeps what grows with every change within bounds, in the background: the objects, the history and the memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from glixd.backends import memory
 from glixd.backends.packs import Packs
 from glixd.backends.process import Cancellation
 from glixd.backends.state import Database
@@ -69,6 +70,7 @@ class Housekeeper:
     def _work(self) -> None:
         """Whatever goes wrong is nobody's failure: everything is still there, and the next time tries again."""
         try:
+            memory.give_back()
             self._database.prune(datetime.datetime.now(datetime.UTC))
             if self._packs.loose() < self._left + self._limit:
                 return

@@ -80,7 +80,7 @@ class Packs:
 
     def loose(self) -> int:
         """How many loose objects there are."""
-        return sum(not path.name.startswith("tmp_") for path in self._files("[0-9a-f][0-9a-f]"))
+        return sum(not entry.name.startswith("tmp_") for entry in self._entries("[0-9a-f][0-9a-f]"))
 
     def tidy(self, cancellation: Cancellation) -> Tidied:
         """Pack what is loose, merge packs where there are many, and delete what nothing has referred to for long.
@@ -245,15 +245,15 @@ class Packs:
 
     def _remove_left(self) -> None:
         """Remove the temporary files of gits that were killed long ago."""
-        for path in self._files("??", "pack"):
-            if path.name.startswith("tmp_") and _older(path, self._clock() - LEFT_BEHIND):
-                path.unlink(missing_ok=True)
+        for entry in self._entries("??", "pack"):
+            if entry.name.startswith("tmp_") and _older(Path(entry.path), self._clock() - LEFT_BEHIND):
+                Path(entry.path).unlink(missing_ok=True)
 
-    def _files(self, *patterns: str) -> Iterator[Path]:
+    def _entries(self, *patterns: str) -> Iterator[os.DirEntry[str]]:
         """What is in some folders of the store; git takes a folder away that becomes empty."""
         for folder in (folder for pattern in patterns for folder in self._objects.glob(pattern)):
             with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-                yield from (Path(entry.path) for entry in entries)
+                yield from entries
 
 
 def _beside(index: Path) -> list[Path]:

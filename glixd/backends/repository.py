@@ -477,7 +477,7 @@ class Repository:
     def _host_entry(self, folder: Entry) -> Entry | None:
         if folder.oid not in self._host_entries:
             entry = self.git.tree(folder.oid).get("glix.toml")
-            _bound(self._host_entries, 2 * HOSTS)
+            _bound(self._host_entries, HOSTS)
             self._host_entries[folder.oid] = entry if entry and entry.is_regular else None
         return self._host_entries.get(folder.oid)
 
