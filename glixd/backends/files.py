@@ -8,7 +8,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -79,9 +79,23 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
 
 def sync_each(paths: Iterable[Path]) -> None:
     """Wait until files and folders are on the disk; beside each other, since a journal writes what waits in one go."""
+    _beside_each_other(sync_file, paths)
+
+
+def sync_each_there(folders: Iterable[Path]) -> None:
+    """The same for folders of which git may take one or the other away, having packed all that was in it, durably."""
+    _beside_each_other(_sync_if_there, folders)
+
+
+def _beside_each_other(sync: Callable[[Path], None], paths: Iterable[Path]) -> None:
     waiting = list(paths)
     with ThreadPoolExecutor(min(len(waiting), SYNCING) or 1, thread_name_prefix="sync") as threads:
-        list(threads.map(sync_file, waiting))
+        list(threads.map(sync, waiting))
+
+
+def _sync_if_there(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        sync_folder(path)
 
 
 def sync_file(path: Path) -> None:

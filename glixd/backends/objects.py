@@ -12,6 +12,7 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,6 +23,8 @@ PROGRAM: Final = "100755"
 TREE: Final = "40000"
 LEVEL: Final = 1
 """How hard to compress: a loose object is packed before long, and packed better then."""
+ATTEMPTS: Final = 10
+"""How often a folder is made anew that git takes away, having packed what was in it."""
 MODE: Final = 0o444
 """Of the file of an object, which never changes."""
 
@@ -133,13 +136,11 @@ class Pending:
         places = {oid: self._objects / oid[:2] / oid[2:] for oid in made}
         beside = {oid: place.with_name(f"tmp_obj_{place.name}") for oid, place in places.items()}
         folders = {place.parent for place in places.values()}
-        if fresh := [folder for folder in sorted(folders) if not folder.is_dir()]:
+        if any(not folder.is_dir() for folder in folders):
             folders.add(self._objects)
-        for folder in fresh:
-            folder.mkdir(exist_ok=True)
         try:
             for oid, path in beside.items():
-                files.write_new(path, zlib.compress(_raw(made[oid].kind, made[oid].data), LEVEL), MODE)
+                _write_beside(path, zlib.compress(_raw(made[oid].kind, made[oid].data), LEVEL))
             files.sync_each(beside.values())
             for oid, path in beside.items():
                 path.replace(places[oid])
@@ -147,7 +148,7 @@ class Pending:
             for path in beside.values():
                 path.unlink(missing_ok=True)
             raise
-        files.sync_each(folders)
+        files.sync_each_there(folders)
 
     def forget(self) -> None:
         """Drop what was made and not written."""
@@ -210,6 +211,16 @@ def _tree_data(entries: Mapping[str, Entry]) -> bytes:
     named = {name.encode(errors="surrogateescape"): entry for name, entry in entries.items()}
     order = sorted(named, key=lambda name: name + b"/" if named[name].is_tree else name)
     return b"".join(named[name].mode.encode() + b" " + name + b"\0" + bytes.fromhex(named[name].oid) for name in order)
+
+
+def _write_beside(path: Path, data: bytes) -> None:
+    """Write the file of an object; the folder that it needs is taken away by git whenever it packs all that is in it."""
+    for _ in range(ATTEMPTS - 1):
+        path.parent.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            return files.write_new(path, data, MODE)
+    path.parent.mkdir(exist_ok=True)
+    return files.write_new(path, data, MODE)
 
 
 def _raw(kind: str, data: bytes) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,32 @@ def test_objects_get_the_mode_that_git_gives_them(git: Git, root: Path) -> None:
     finally:
         os.umask(before)
     assert (root / ".git" / "objects" / oid[:2] / oid[2:]).stat().st_mode & 0o777 == 0o440
+
+
+@contextmanager
+def folders_that_vanish(objects: Path) -> Iterator[None]:
+    """Let every folder of objects go whenever it is empty, as a git does that packs them."""
+    stop = threading.Event()
+
+    def take_away() -> None:
+        while not stop.is_set():
+            for folder in objects.glob("??"):
+                with suppress(OSError):
+                    folder.rmdir()
+
+    thread = threading.Thread(target=take_away)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_folders_that_git_takes_away_meanwhile_are_made_anew(git: Git, root: Path) -> None:
+    with folders_that_vanish(root / ".git" / "objects"):
+        oids = []
+        for number in range(100):
+            oids.append(make(git, None, {"file": b"%d" % number}))
+            git.pending.settle()
+    assert {hermetic.git(root, "cat-file", "-t", oid) for oid in oids} == {"commit"}
