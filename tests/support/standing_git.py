@@ -20,13 +20,13 @@ _SCRIPT: Final = """\
 #!/bin/sh
 PATH='{path}'
 if [ -e {folder}/fatal ]; then
-    read -r number when <{folder}/fatal
+    read -r number when pid <{folder}/fatal
     if [ "$number" -gt 1 ]; then
-        echo "$((number - 1)) $when" >{folder}/fatal
+        echo "$((number - 1)) $when $pid" >{folder}/fatal
     else
         rm -f {folder}/fatal
         [ "$when" = before ] || git "$@"
-        kill -KILL $PPID
+        kill -KILL "$pid"
         exit 1
     fi
 fi
@@ -71,9 +71,9 @@ class StandingGit:
         """Stand at the next such moment."""
         (self._folder / "armed").write_text(" ".join(MOMENTS[moment]) + "\n")
 
-    def kill_at(self, number: int, when: str) -> None:
-        """Kill whoever calls git, before or after the call of that number from now on."""
-        (self._folder / "fatal").write_text(f"{number} {when}\n")
+    def kill_at(self, number: int, when: str, pid: int) -> None:
+        """Kill a process before or after the call of git of that number from now on, whoever makes it."""
+        (self._folder / "fatal").write_text(f"{number} {when} {pid}\n")
 
     def spare(self) -> None:
         """Kill nobody any more, and stand nowhere."""
