@@ -50,7 +50,7 @@ from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
 from glixd.model.operations import plan, plan_host, plan_renamed_host, plan_without_host, regenerated
 from glixd.protocol import ErrorCode
-from glixd.undo import Undoer, Undone, plan_restored, plan_undone, restored, undoable
+from glixd.undo import Undoer, Undone, plan_restored, plan_undone, restored, still_undoable
 
 ATTEMPTS: Final = 3
 """How often a change is computed anew because somebody committed meanwhile."""
@@ -302,7 +302,7 @@ class Transactor:
             return restored(self._repository.at(request.commit), request)
         if not isinstance(request, Rollback):
             return None
-        entries = {entry.oid: entry for entry in undoable(snapshot.git, snapshot.commit)}
+        entries = still_undoable(snapshot.git, snapshot.commit, request.commits)
         missing = [oid for oid in request.commits if oid not in entries]
         if missing:
             raise Refused(f"Commit {missing[0][:7]} was undone already.", hint="See: glixctl history")

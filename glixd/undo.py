@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,8 @@ from glixd.protocol import ErrorCode
 
 SEARCHED: Final = 10_000
 """How far back a rollback looks, in commits."""
+PAGE: Final = 250
+"""Commits that are looked at in one go."""
 TRANSACTION: Final = "Glix-Transaction"
 UNDOES: Final = "Glix-Undoes"
 RESTORES: Final = "Glix-Restores"
@@ -56,11 +58,10 @@ class Undone:
     """What each undone commit said."""
 
 
-def undoable(git: Git, head: str) -> list[LogEntry]:
+def undoable(git: Git, head: str) -> Iterator[LogEntry]:
     """The commits that a rollback can undo, the newest first: ours, and undone neither by us nor with `git revert`."""
     undone: set[str] = set()
-    found = []
-    for entry in git.log(head, limit=SEARCHED):
+    for entry in _newest_first(git, head):
         reverted = REVERTS.findall(entry.body)
         if entry.oid in undone:
             continue
@@ -69,21 +70,42 @@ def undoable(git: Git, head: str) -> list[LogEntry]:
         elif UNDOES in entry.trailers:
             undone.update(entry.trailers[UNDOES].split("\n"))
         elif TRANSACTION in entry.trailers:
-            found.append(entry)
+            yield entry
+
+
+def still_undoable(git: Git, head: str, commits: Iterable[str]) -> dict[str, LogEntry]:
+    """Those of some commits that can be undone, by name."""
+    wanted, found = set(commits), dict[str, LogEntry]()
+    for entry in undoable(git, head):
+        if entry.oid in wanted:
+            found[entry.oid] = entry
+        if len(found) == len(wanted):
+            break
     return found
+
+
+def _newest_first(git: Git, head: str) -> Iterator[LogEntry]:
+    """The history, a part at a time: what is to be undone is mostly new, and the whole takes a lot of memory."""
+    skip = 0
+    while skip < SEARCHED:
+        entries = git.log(head, limit=min(PAGE, SEARCHED - skip), skip=skip)
+        yield from entries
+        if len(entries) < PAGE:
+            return
+        skip += PAGE
 
 
 def chosen(git: Git, head: str, *, steps: int | None, to_commit: str | None, host: str | None = None) -> list[LogEntry]:
     """The commits that are asked to be undone, the newest first, of one host or of all; raises NothingToUndo."""
-    entries = undoable(git, head)
+    possible = undoable(git, head)
     if to_commit is not None:
         newer = {entry.oid for entry in git.log(f"{to_commit}..{head}", limit=SEARCHED)}
-        entries = [entry for entry in entries if entry.oid in newer]
+        possible = (entry for entry in possible if entry.oid in newer)
     if host is not None:
-        of_host = (entry for entry in entries if _concerns(git, entry.oid, host))
-        entries = list(of_host if to_commit is not None else islice(of_host, steps or 1))
+        possible = (entry for entry in possible if _concerns(git, entry.oid, host))
+    entries = list(possible if to_commit is not None else islice(possible, steps or 1))
     wanted = len(entries) if to_commit is not None else steps or 1
-    root = [entry for entry in entries[:wanted] if git.ref(f"{entry.oid}~1") is None]
+    root = [entry for entry in entries if git.ref(f"{entry.oid}~1") is None]
     if not entries or root or len(entries) < wanted:
         there = len([entry for entry in entries if git.ref(f"{entry.oid}~1") is not None])
         raise NotFound(
@@ -93,7 +115,7 @@ def chosen(git: Git, head: str, *, steps: int | None, to_commit: str | None, hos
             code=ErrorCode.NOTHING_TO_UNDO,
             hint="See: glixctl history",
         )
-    return entries[:wanted]
+    return entries
 
 
 def _concerns(git: Git, commit: str, host: str) -> bool:

@@ -136,10 +136,14 @@ class Git:
         done = self._git("symbolic-ref", "--quiet", "HEAD")
         return done.stdout.decode().strip() if done.status == 0 else None
 
-    def log(self, revision: str, *, limit: int, paths: Sequence[str] = ()) -> list[LogEntry]:
-        """At most `limit` commits that lead to `revision`, the newest first; only those that changed `paths`, if any."""
+    def log(self, revision: str, *, limit: int, skip: int = 0, paths: Sequence[str] = ()) -> list[LogEntry]:
+        """At most `limit` commits that lead to `revision`, the newest first; only those that changed `paths`, if any.
+
+        The first `skip` of them are left out.
+        """
         form = "%H%x00%at%x00%an%x00%s%x00%(trailers:only,unfold,separator=%x01)%x00%b%x00"
-        words = ("log", f"--max-count={limit}", "-z", f"--format={form}", "--end-of-options", revision, "--", *paths)
+        chosen = (f"--max-count={limit}", f"--skip={skip}")
+        words = ("log", *chosen, "-z", f"--format={form}", "--end-of-options", revision, "--", *paths)
         done = self._done(*words, environment={"GIT_LITERAL_PATHSPECS": "1"})
         fields = done.stdout.decode(errors="replace").split("\0")
         return [_log_entry(fields[start : start + 6]) for start in range(0, len(fields) - 6, 7)]
