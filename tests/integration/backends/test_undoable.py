@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,8 +48,10 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def counting(history: Path, tmp_path: Path) -> Counting:
-    return Counting(history, processes(tmp_path))
+def counting(history: Path, tmp_path: Path) -> Iterator[Counting]:
+    made = Counting(history, processes(tmp_path))
+    yield made
+    made.close()
 
 
 def test_one_step_back_reads_the_newest_part_only(counting: Counting, history: Path) -> None:
