@@ -57,8 +57,9 @@ exit $status
 class StandingGit:
     """Stands, or kills, once after it was told to; everything else goes on as ever."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, moment: str = "before the commit point") -> None:
         folder.mkdir()
+        self._moment = moment
         self._folder = folder
         for name in ("told", "go"):
             os.mkfifo(folder / name)
@@ -67,9 +68,9 @@ class StandingGit:
         program.chmod(0o755)
         self.path = f"{folder}:{os.environ['PATH']}"
 
-    def arm(self, moment: str) -> None:
-        """Stand at the next such moment."""
-        (self._folder / "armed").write_text(" ".join(MOMENTS[moment]) + "\n")
+    def arm(self, moment: str | None = None) -> None:
+        """Stand when the next such moment comes."""
+        (self._folder / "armed").write_text(" ".join(MOMENTS[moment or self._moment]) + "\n")
 
     def kill_at(self, number: int, when: str, pid: int) -> None:
         """Kill a process before or after the call of git of that number from now on, whoever makes it."""
