@@ -27,9 +27,15 @@ class Proof:
 PROOFS = {
     "faults": Proof(
         "every system call of every mutation killed or failed, power lost, full disks, and controls that must fail",
-        ("tests/system/test_fault_sweeps.py", "tests/system/test_full_disk.py"),
+        ("tests/system/test_fault_sweeps.py", "tests/system/test_packing_sweep.py", "tests/system/test_full_disk.py"),
         {"GLIX_FULL_SWEEP": "1"},
     ),
+    "model": Proof(
+        "stories of changes, crashes, edits and branches against a model, and many clients at once",
+        ("tests/integration/test_state_machine.py", "tests/integration/test_many_clients.py"),
+        {"GLIX_FULL_MODEL": "1"},
+    ),
+    "soak": Proof("20,000 changes and 100,000 queries through one daemon: memory, descriptors, disk", ("tests/soak",)),
 }
 
 
