@@ -11,36 +11,13 @@
       systems = [ "x86_64-linux" "aarch64-linux" ];
       forSystems = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
 
-      # The version is written once, in the module that both sides of the wire share.
-      version = builtins.head (builtins.match ".*\nVERSION[^\n\"]*\"([^\"]+)\".*" (builtins.readFile ./glixd/protocol.py));
       commit = self.rev or self.dirtyRev or "unknown";
+      packageFor = pkgs: pkgs.callPackage ./nixos-module/package.nix { inherit commit; src = self; };
 
-      packageFor = pkgs: pkgs.python3Packages.buildPythonApplication {
-        pname = "glixd";
-        inherit version;
-        pyproject = true;
-        src = self;
-        postPatch = ''
-          substituteInPlace glixd/protocol.py --replace-fail 'COMMIT: Final = "unknown"' 'COMMIT: Final = "${commit}"'
-        '';
-        build-system = [ pkgs.python3Packages.hatchling ];
-        dependencies = with pkgs.python3Packages; [
-          dbus-next
-          pydantic
-          rfc8785
-          structlog
-          (pkgs.python3Packages.systemd-python or systemd)
-          tomlkit
-        ];
-        # The suite needs a bus, a git and a nix of its own; ./check runs it.
-        doCheck = false;
-        pythonImportsCheck = [ "glixd.protocol" "glixctl" ];
-        meta = {
-          description = "NixOS package daemon with D-Bus and JSON-RPC interfaces, and its command line client";
-          license = lib.licenses.gpl3Plus or { spdxId = "GPL-3.0-or-later"; };
-          platforms = systems;
-          mainProgram = "glixctl";
-        };
+      # The daemon as a service; its package is built from the packages of the machine that it is for.
+      service = { lib, pkgs, ... }: {
+        imports = [ ./nixos-module ];
+        services.glixd.package = lib.mkDefault (packageFor pkgs);
       };
 
       # `nix run .#up`: the demonstration, in the checkout one stands in, or else in a copy of this source.
@@ -74,7 +51,8 @@
       lib = import ./core/lib { inherit lib; };
 
       nixosModules = rec {
-        glixos = { imports = [ ./core/modules ]; };
+        glixos = { imports = [ ./core/modules glixd ]; };
+        glixd = { key = "glixos/glixd"; imports = [ service ]; };
         core = { imports = [ ./core/modules/core ]; };
         desktop = { imports = [ ./core/modules/desktop ]; };
         default = glixos;

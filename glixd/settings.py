@@ -39,6 +39,8 @@ PASSED_ON: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 """What children of a user's daemon are given of the environment it was started in; nothing else."""
+UNIT_GIVES: Final = re.compile(r"PATH")
+"""The same for the system's daemon, whose environment is that of its unit: where its git and its nix are."""
 
 
 class Mode(StrEnum):
@@ -188,9 +190,8 @@ def load(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settin
 def child_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of git and nix: constructed, with an allow-list of what a user's own daemon passes on."""
     home = settings.state / "home"
-    passed = {}
-    if settings.mode is Mode.USER:
-        passed = {name: value for name, value in environment.items() if PASSED_ON.fullmatch(name)}
+    allowed = PASSED_ON if settings.mode is Mode.USER else UNIT_GIVES
+    passed = {name: value for name, value in environment.items() if allowed.fullmatch(name)}
     return {
         "PATH": "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin",
         **passed,

@@ -12,7 +12,9 @@
 { inputs, hosts }:
 let
   inherit (inputs) self nixpkgs;
-  revision = self.rev or null;
+  # A copy of a commit without its git, as glixd keeps one in /etc/glixos, says which commit it is.
+  exported = "${self}/.glixd-revision";
+  revision = self.rev or (if builtins.pathExists exported then lib.head (lib.splitString "\n" (builtins.readFile exported)) else null);
 
   mkHost = hostName: system:
     let

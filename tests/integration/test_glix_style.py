@@ -11,7 +11,7 @@ import pytest
 
 from glixd.protocol import DEFAULT_CORE_URL, Exit
 from tests.support.daemon import Site, new_site
-from tests.support.hermetic import PROJECT, HermeticNix, commit_all, copy_git_flake, make_git_flake
+from tests.support.hermetic import CORE_FILES, PROJECT, HermeticNix, commit_all, copy_git_flake, make_git_flake
 from tests.support.repositories import EXAMPLES, GLIX_STYLE, Sources, localised_copy
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
@@ -39,7 +39,7 @@ def glix(tmp_path: Path, nix: HermeticNix, sources: Sources) -> Iterator[Site]:
 def old(tmp_path: Path, nix: HermeticNix, sources: Sources) -> Iterator[Site]:
     """The same, with a core that does not say what it understands."""
     library = (PROJECT / "core/lib/default.nix").read_text()
-    copy_git_flake(PROJECT, tmp_path / "core", ("flake.nix", "core"))
+    copy_git_flake(PROJECT, tmp_path / "core", CORE_FILES)
     files = {"core/lib/default.nix": library.replace("manifestFeatures =", "features =")}
     core = make_git_flake(tmp_path / "core", files)
     with new_site(tmp_path / "old", nix) as site:

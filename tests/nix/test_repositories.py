@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.hermetic import HermeticNix, commit_all, git, git_url, make_git_flake, write_files
+from tests.support.hermetic import HermeticNix, commit_all, git, git_url, make_git_flake, quoted, write_files
 from tests.support.repositories import (
     EXAMPLES,
     GLIX_STYLE,
@@ -81,6 +81,14 @@ def test_uncommitted_host_says_so(nix: HermeticNix, sources: Sources, tmp_path: 
     git(repository, "add", "hosts/laptop/note.txt")
     revision = "nixosConfigurations.laptop.config.environment.etc.glixos-revision.text"
     assert nix.eval_installable(f"{repository}#{revision}") == "uncommitted\n"
+
+
+def test_copy_without_git_says_which_commit_it_is(nix: HermeticNix, sources: Sources, tmp_path: Path) -> None:
+    repository = tmp_path / "copy"
+    files = {"flake.nix": generated_flake(sources, inputs={}, hosts={"laptop": "x86_64-linux"})}
+    write_files(repository, files | generated_host("laptop", "x86_64-linux") | {".glixd-revision": "0123abc\n"})
+    revision = "nixosConfigurations.laptop.config.environment.etc.glixos-revision.text"
+    assert nix.eval_installable(f"path:{quoted(repository)}#{revision}") == "0123abc\n"
 
 
 def test_generated_host_evaluates_without_any_package(nix: HermeticNix, sources: Sources, tmp_path: Path) -> None:
@@ -201,7 +209,7 @@ def test_glix_style_repository_works_unchanged(nix: HermeticNix, sources: Source
     commit_all(repository)
     lock_and_commit(nix, repository)
     host = summary(nix, repository)
-    assert host["system"] == ["git", "pkg-hello", "tmux"]
+    assert host["system"] == ["git", "glixd", "pkg-hello", "tmux"]  # the client comes with the module, as with glix
     assert host["homes"] == {"alice": ["pkg-greeting"]}
     assert host["files"] == {"alice": {".config/greeting": "Hello from glix"}}
 

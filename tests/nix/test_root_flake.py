@@ -26,7 +26,7 @@ MODULES = sorted(path.parent.name for path in PROJECT.glob("core/modules/*/defau
 def project(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The flake of the project, as a committed repository without caches and environments."""
     folder = tmp_path_factory.mktemp("project") / "repository"
-    return copy_git_flake(PROJECT, folder, ("flake.nix", "core", "examples", "glixd"))
+    return copy_git_flake(PROJECT, folder, ("flake.nix", "core", "examples", "glixd", "nixos-module", "polkit"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def shown(nix: HermeticNix, project: str) -> Any:
 
 def test_flake_exports_the_library_modules_package_overlay_and_demonstration(shown: Any) -> None:
     assert {"lib", "overlays", "templates"} <= set(shown)
-    assert set(shown["nixosModules"]) == {"default", "glixos", *MODULES}
+    assert set(shown["nixosModules"]) == {"default", "glixd", "glixos", *MODULES}
     assert {name: set(shown[name]) for name in ("apps", "checks", "packages")} == dict.fromkeys(
         ("apps", "checks", "packages"), SYSTEMS
     )
@@ -63,10 +63,10 @@ def test_demonstration_is_a_program(nix: HermeticNix, project: str) -> None:
 
 def test_package_depends_on_what_the_project_file_asks_for() -> None:
     asked = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
-    packaged = (PROJECT / "flake.nix").read_text()
+    packaged = (PROJECT / "nixos-module" / "package.nix").read_text()
     for requirement in asked:
         name = re.split(r"[^A-Za-z0-9-]", requirement)[0]
-        assert name in packaged, f"{name} is not among the dependencies in flake.nix"
+        assert name in packaged, f"{name} is not among the dependencies in package.nix"
 
 
 def test_core_is_no_flake_of_its_own() -> None:

@@ -46,6 +46,8 @@ _GIT_CONFIG: Final = """\
 _INHERITED: Final = ("PATH", "TMPDIR", "LANG", "LC_ALL", "LOCALE_ARCHIVE")
 
 
+CORE_FILES: Final = ("flake.nix", "core", "nixos-module", "polkit", "glixd/protocol.py")
+"""What nix reads of the project, to evaluate anything but the programs."""
 _CACHES: Final = shutil.ignore_patterns("__pycache__", ".git")
 
 
@@ -225,12 +227,12 @@ def copy_git_flake(source: Path, folder: Path, names: Iterable[str] = (".",)) ->
 
 
 def core_url(folder: Path) -> str:
-    """Make a repository that holds the project's flake and core alone; return its flake reference.
+    """Make a repository that holds the project's flake and its Nix files alone; return its flake reference.
 
     Use it with `inputs.nixpkgs.follows = "nixpkgs"`, as generated flakes do: its own nixpkgs is then never fetched.
     A `path:` of the whole working folder would copy virtual environments and caches into the store.
     """
-    return copy_git_flake(PROJECT, folder, ("flake.nix", "core"))
+    return copy_git_flake(PROJECT, folder, CORE_FILES)
 
 
 def nixpkgs_url(folder: Path) -> str:

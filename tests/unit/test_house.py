@@ -142,7 +142,7 @@ def _own_files(module: str) -> list[Path]:
 
 
 def test_glixd_starts_processes_behind_its_doors_only() -> None:
-    doors = (Path("glixd/backends"), Path("glixd/evaluator"), Path("glixd/activator"))
+    doors = tuple(Path("glixd", name) for name in ("backends", "evaluator", "activator", "export"))
     outside = [
         _name(path)
         for path in _python("glixd")

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command glixd-export: arguments → one pass over the copy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pwd
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from glixd.export.copy import Copy, NotExported, Source
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Bring the copy up to date; ends the process, with 1 and a sentence where that was refused."""
+    parser = argparse.ArgumentParser(prog="glixd-export", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--repository", type=Path, default=Path("/var/lib/glixd/repo"), metavar="DIR")
+    parser.add_argument("--copy", type=Path, default=Path("/etc/glixos"), metavar="DIR")
+    parser.add_argument("--history", type=Path, default=Path("/var/lib/glixd-export/history.git"), metavar="DIR")
+    parser.add_argument("--branch", default="main", metavar="NAME")
+    parser.add_argument("--user", default="glixd", metavar="NAME", help="whom the repository belongs to")
+    given = parser.parse_args(argv)
+    try:
+        owner = pwd.getpwnam(given.user) if os.geteuid() == 0 else None
+        copy = Copy(given.copy, given.history, given.branch)
+        revision = copy.follow(Source(given.repository, given.branch, owner))
+    except (NotExported, KeyError, OSError) as error:
+        print(f"glixd-export: {error}", file=sys.stderr)  # noqa: T201 - standard error is the journal
+        sys.exit(1)
+    print(f"{given.copy} is {revision or 'empty'}", file=sys.stderr)  # noqa: T201
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
