@@ -350,7 +350,7 @@ class Daemon:
                 self._active = time.monotonic()
             elif idle and time.monotonic() - self._active >= idle:
                 log.info("nothing to do, so this daemon ends")
-                return
+                self._stopping.set()
 
 
 async def _examine(authority: PolkitAuthority) -> None:

@@ -280,9 +280,16 @@ def _listen(
 
 
 def _death_signal(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The words that make the kernel kill a child with us; setpriv needs no code between fork and exec of our own."""
+    """The words that make the kernel kill a child with us; setpriv needs no code between fork and exec of our own.
+
+    It also renews its capabilities, which the confinement of a unit forbids; there systemd ends our children.
+    """
     setpriv = shutil.which("setpriv", path=environment.get("PATH"))
-    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    if setpriv is None:
+        return ()
+    words = (setpriv, "--pdeathsig", "KILL", "--")
+    allowed = subprocess.run([*words, setpriv, "--version"], env=environment, capture_output=True, check=False)
+    return words if allowed.returncode == 0 else ()
 
 
 def _restrain(pid: int, memory: int) -> None:
