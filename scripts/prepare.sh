@@ -78,6 +78,8 @@ build  command  pkg-config   pkg-config
 build  module   libsystemd   libsystemd-dev
 system command  cc              gcc
 system file     /usr/include/stdlib.h  libc6-dev
+booted command  debootstrap     debootstrap
+booted command  systemd-nspawn  systemd-container
 END
 }
 
@@ -98,6 +100,7 @@ _prepare_machine() {
     local -a purposes=(demo) lacking
     [ "$1" = demo ] || purposes+=(check)
     [ "$1" = demo ] || [ ! -d "$GLIX_CHECKOUT/tests/system" ] || purposes+=(system)
+    [ "$1" = demo ] || [ "$(id -u)" -ne 0 ] || purposes+=(booted) # only root can boot a container
     mapfile -t lacking < <(_prepare_lacking "${purposes[@]}")
     [ "${#lacking[@]}" -eq 0 ] || _prepare_install "${lacking[@]}"
 }

@@ -36,6 +36,9 @@ TAIL = 60
 VENV = "the virtual environment"
 """The need for .venv: this very Python is its Python, or else making it failed and there are no tools."""
 
+CONTAINER = "the right to start a container"
+"""The need for namespaces and for control groups that can be written to."""
+
 FAST = ("format", "lint", "types", "imports", "unit")
 ON_REQUEST = ("bench", "soak")
 CODE = ("glixd", "glixctl", "tests", "scripts")
@@ -106,7 +109,7 @@ def _test_suite(name: str) -> Suite:
     return Suite(name, tuple(command), needs=NEEDS.get(name, EVERYTHING), junit=junit)
 
 
-ONE_PROCESS = ("unit", "system", "bench", "soak")
+ONE_PROCESS = ("unit", "system", "booted", "bench", "soak")
 """Suites that are over before workers have started, or that want the machine for themselves."""
 
 EVERYTHING = (
@@ -130,13 +133,27 @@ NEEDS = {
     "house": (VENV, "git", "man"),
     "nix": (VENV, "git", "nix", "openssl"),
     "system": (*EVERYTHING, "cc"),
+    "booted": (VENV, "systemd-python", "git", "root", "debootstrap", "systemd-nspawn", CONTAINER),
 }
 """What the machine must have for a suite; a suite without an entry needs everything."""
+
+
+def _can_contain() -> bool:
+    """Whether a container could be given namespaces and a control group of its own."""
+    namespaces = ("unshare", "--mount", "--pid", "--uts", "--ipc", "--net", "--fork", "--mount-proc", "true")
+    hierarchies = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/systemd"))
+    return (
+        _which("unshare") is not None
+        and subprocess.run(namespaces, capture_output=True, check=False).returncode == 0
+        and any((folder / "cgroup.procs").exists() and os.access(folder, os.W_OK) for folder in hierarchies)
+    )
+
 
 _PROBES: dict[str, Callable[[], bool]] = {
     VENV: lambda: Path(sys.prefix).resolve() == (CHECKOUT / ".venv").resolve(),
     "root": lambda: os.geteuid() == 0,
     "systemd-python": lambda: importlib.util.find_spec("systemd") is not None,
+    CONTAINER: _can_contain,
 }
 
 
