@@ -120,7 +120,11 @@ class Daemon:
             return Repository(root, processes, branch=settings.branch)
 
         repository = build_repository(Path(os.path.realpath(settings.repository)))
-        nix = Nix(processes, self._evaluator(processes, repository))
+
+        def nix_of(repository: Repository) -> Nix:
+            return Nix(processes, self._evaluator(processes, repository))
+
+        nix = nix_of(repository)
         culprits = Culprits(repository, nix)
         health = HealthKeeper(nix, database)
         owner_adopts = settings.mode is Mode.USER
@@ -222,6 +226,7 @@ class Daemon:
             watchers=Watchers(),
             rates=Rates(settings.calls_per_second, settings.calls_at_once),
             build_repository=build_repository,
+            nix_of=nix_of,
             mode=settings.mode,
             default_host=settings.host,
             branch=settings.branch or "main",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from glixd.backends import files
@@ -20,11 +21,18 @@ from glixd.transaction import Result, templates
 
 
 def make_repository(
-    target: Path, request: Init, job: Job, locker: Locker, machine: str, build: Callable[[Path], Repository]
+    target: Path,
+    request: Init,
+    job: Job,
+    locker: Locker,
+    machine: str,
+    build: Callable[[Path], Repository],
+    check: Callable[[Repository, str], None],
 ) -> Result:
     """Make the repository of `request` at `target`; raises Conflict when something is there, and then leaves it alone.
 
-    `build` gives the repository object of a folder: it works in a sibling of `target` until all is on the disk.
+    `build` gives the repository object of a folder: it works in a sibling of `target` until all is on the disk. There
+    `check` looks at the commit, and raises what speaks against it.
     """
     _check_free(target)
     files_made = templates()
@@ -42,6 +50,8 @@ def make_repository(
         beside = _beside(target, job.id)
     try:
         commit = _build(build(beside), draft, job, machine)
+        with closing(build(beside)) as made:
+            check(made, commit)
         job.cancellation.seal()
         _move(beside, target)
     finally:

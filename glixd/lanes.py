@@ -18,11 +18,13 @@ from glixd.api import Action
 from glixd.backends import activator
 from glixd.backends.activator import Order
 from glixd.backends.process import Cancellation
+from glixd.backends.repository import Repository
 from glixd.draft import Job
 from glixd.errors import Failed, NotAllowed
 from glixd.herald import Herald
 from glixd.initialise import make_repository
 from glixd.model.change import Add, Batch, Change, Collect, Init, Move, Rebuild, Remove, Request, Restore, Switch
+from glixd.model.takeover import differs
 from glixd.parts import Parts
 from glixd.protocol import State
 from glixd.queue import Entry, Ticket
@@ -136,15 +138,8 @@ class Lanes:
     def _commit(self, ticket: Ticket, job: Job, request: Request) -> Result:
         """The work itself, on the worker thread."""
         parts = self._parts
-        if isinstance(request, Init) and not parts.repository.exists:
-            return make_repository(
-                parts.repository.root,
-                request,
-                job,
-                parts.locker,
-                parts.transactor.machine,
-                parts.build_repository,
-            )
+        if isinstance(request, Init):
+            return self._new_host(job, request)
         if isinstance(request, Restore):
             return self._restore(ticket, job, request)
         try:
@@ -154,6 +149,28 @@ class Lanes:
             raise refused(
                 error, parts.culprits.of(error.commit, error.host, error.message, job.cancellation)
             ) from error
+
+    def _new_host(self, job: Job, request: Init) -> Result:
+        """A host that starts anew, or that a folder becomes: then it is the very system which the folder describes."""
+        parts, offers = self._parts, list[str]()
+
+        def check(repository: Repository, commit: str) -> None:
+            if request.files:
+                job.step("comparing the host with what the folder describes")
+                nix = parts.nix_of(repository)
+                found = nix.taken_over(commit, request.host, request.system, cancellation=job.cancellation)
+                if not found.same:
+                    raise differs(request.host)
+                offers.extend(found.offers)
+
+        root = parts.repository.root
+        if parts.repository.exists:
+            point = partial(check, parts.repository) if request.files else None
+            result = parts.transactor.run(replace(job, point=point))
+        else:
+            machine = parts.transactor.machine
+            result = make_repository(root, request, job, parts.locker, machine, parts.build_repository, check)
+        return replace(result, outcome=result.outcome.model_copy(update={"offers": tuple(offers)}))
 
     def _restore(self, ticket: Ticket, job: Job, request: Restore) -> Result:
         order = Order(

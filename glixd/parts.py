@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glixd.backends.logs import Logs
+from glixd.backends.nix import Nix
 from glixd.backends.profile import Profile
 from glixd.backends.repository import Repository
 from glixd.backends.state import Database
@@ -58,6 +59,8 @@ class Parts:
     watchers: Watchers
     rates: Rates
     build_repository: Callable[[Path], Repository]
+    nix_of: Callable[[Repository], Nix]
+    """The nix that evaluates the commits of a repository."""
     mode: str
     default_host: str
     branch: str

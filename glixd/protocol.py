@@ -39,6 +39,12 @@ MAX_BUS_MESSAGE: Final = 256 * 1024
 """Largest D-Bus message that is parsed, in bytes."""
 MAX_JSON_MESSAGE: Final = 1024 * 1024
 """Largest JSON-RPC message that is parsed, in bytes."""
+MAX_IMPORTED_FILES: Final = 256
+"""Files of a folder that is taken over."""
+MAX_IMPORTED_BYTES: Final = 160 * 1024
+"""Bytes of all of them together: they travel in one message, also on the bus."""
+MAX_IMPORTED_PATH: Final = 200
+"""Characters of the path of such a file."""
 MAX_REFERENCES: Final = 256
 """References in one request."""
 MAX_REFERENCE_BYTES: Final = 512

@@ -230,7 +230,9 @@ class Transactor:
         base = snapshot.base(texts, self._default_system)
         held.expected |= {path: adopted_blob(data, snapshot.commit) for path, data in adopted.items()}
         if isinstance(job.request, Init):
-            if job.request.host not in snapshot.hosts:
+            if job.request.files and job.request.host not in snapshot.hosts:
+                self._refuse_taken(snapshot, job.request.host)
+            elif job.request.host not in snapshot.hosts:
                 self._refuse_untracked(snapshot, job.request.host)
         elif job.request.host != ALL_HOSTS:
             snapshot.manifest(job.request.host)  # an unknown host is refused before anything else

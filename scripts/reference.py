@@ -67,6 +67,7 @@ PACKAGE_KEYS: Final[Mapping[str, str]] = {
 }
 SETTING_KEYS: Final[Mapping[str, str]] = {
     "default_scope": "Where a package goes whose entry does not say it: `system` or `home`.",
+    "core_modules": "Whether glixos-core's defaults are part of the host; `false` for a machine that was taken over as it was.",
     "auto_apply": "Kept for repositories of glix; glixd switches no system by itself.",
     "registry_url": "A registry of short names that this host asks besides those of the daemon's settings.",
     "system": "The Nix system of the host, such as `x86_64-linux`.",

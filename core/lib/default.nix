@@ -25,6 +25,7 @@ in
     "home-users" # user, primary_user and the default user choose whose home a package goes to
     "state-version" # settings.state_version is the home.stateVersion of every home
     "consents" # settings.allow_unfree, allow_insecure and allow_broken name packages that may be so
+    "bare-hosts" # settings.core_modules = false leaves the core's defaults out of a host
     "mk-flake" # lib.mkFlake builds the hosts
   ];
 }

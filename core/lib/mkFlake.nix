@@ -8,6 +8,9 @@
 #
 # A host is made of the core modules, hosts/<name>/default.nix and the packages of hosts/<name>/glix.toml. Its modules may
 # take the arguments `inputs` and `hostName`.
+#
+# With `core_modules = false` in the settings of its manifest a host is what its own files say and nothing else: none of the
+# core's defaults, and no name. So is a machine that was taken over as it was.
 { lib, importManifest }:
 { inputs, hosts }:
 let
@@ -23,8 +26,7 @@ let
     in
     nixpkgs.lib.nixosSystem {
       specialArgs = { inherit inputs hostName; };
-      modules = [
-        ../modules
+      modules = (if manifest.manifest.settings.core_modules or true then defaults hostName else [ noDefaults ]) ++ [
         (hostModule folder hostName)
         (identity hostName system)
         (homes manifest)
@@ -36,9 +38,11 @@ let
     if builtins.pathExists "${folder}/default.nix" then folder + "/default.nix"
     else throw "glix: there is no hosts/${hostName}/default.nix. A flake sees only files that git knows: run 'git add hosts/${hostName}', or write the host's files with 'glixctl init --host ${hostName}'.";
 
-  # Who the host is, and which commit it was built from. The platform gives way to a hardware configuration's.
+  defaults = hostName: [ ../modules ({ lib, ... }: { networking.hostName = lib.mkDefault hostName; }) ];
+  noDefaults = { lib, ... }: { _module.args.glixConfig = lib.mkDefault { }; };
+
+  # Which commit the host was built from, and its platform, which gives way to a hardware configuration's.
   identity = hostName: system: { lib, ... }: {
-    networking.hostName = lib.mkDefault hostName;
     nixpkgs.hostPlatform = lib.mkOverride 1250 system;
     system.configurationRevision = lib.mkDefault revision;
     environment.etc."glixos-revision".text = "${if revision == null then "uncommitted" else revision}\n";

@@ -159,6 +159,9 @@ def _report_success(options: Namespace, transaction: Mapping[str, Any], outcome:
             output.line(f"dry run: {summary}; nothing was changed")
     elif not options.quiet:
         output.line(f"{summary} — commit {output.short(commit)}" if commit else summary)
+        if offers := [output.escape(name) for name in outcome.get("offers") or ()]:
+            output.line(f"Its files install these packages themselves: {', '.join(offers)}.")
+            output.line(f"To manage them here, take them out of the files, then: glixctl add {' '.join(offers)}")
 
 
 def _report_failure(transaction: Mapping[str, Any]) -> int:

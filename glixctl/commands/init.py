@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from glixctl import output
 from glixctl.commands._common import given, mutate, mutation_flags
+from glixctl.errors import UsageError
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -17,6 +19,13 @@ EXAMPLES = (
     ("init", "make the repository, with this machine in it"),
     ("init --profile desktop", "the same for a graphical machine"),
     ("init --host pi --user alice --system aarch64-linux", "add another machine"),
+    ("init --import /etc/nixos", "take this machine over as it is"),
+)
+ABOUT = (
+    "With --import, the text files of a folder become the host, which stays the system that they describe.",
+    "Both are evaluated, and where they differ nothing is done; the plain packages are named, for the manifest.",
+    "A folder has a configuration.nix, or a flake.nix whose inputs the repository has.",
+    "What is in the folder can then be read by whoever may read the repository: keep secrets out of it.",
 )
 ANSWER = "Transaction"
 
@@ -29,6 +38,14 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--profile", metavar="PROFILE", help="minimal, or desktop for a graphical machine")
     parser.add_argument("--nixpkgs", metavar="URL", help="flake URL of nixpkgs")
     parser.add_argument("--core", metavar="URL", help="flake URL of glixos-core")
+    parser.add_argument("--import", dest="folder", metavar="FOLDER", help="take over a folder such as /etc/nixos")
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="with --import: leave files out, such as *.png",
+    )
     parser.add_argument("--home-manager", metavar="URL|none", help="flake URL of home-manager, or none")
 
 
@@ -42,4 +59,12 @@ def run(options: Namespace, client: Client) -> int:
         core=options.core,
         home_manager=options.home_manager,
     )
+    if options.exclude and options.folder is None:
+        raise UsageError("--exclude says what --import leaves out.")
+    if options.folder is not None:
+        from glixctl import folder  # every other start does without it
+
+        parameters["files"], left_out = folder.texts(options.folder, options.exclude)
+        if left_out and not options.quiet:
+            output.note(f"left out: {output.escape(', '.join(left_out))}")
     return mutate(options, client, "Init", parameters)

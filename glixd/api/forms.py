@@ -4,17 +4,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from glixd.api.grammar import SYSTEM, USER_NAME
 from glixd.errors import InvalidRequest, invalid
+from glixd.protocol import MAX_IMPORTED_BYTES
 
 __all__ = ["PACKAGE_CHANGES", "SETTING_CHANGES"]
 
 PACKAGE_CHANGES: Final = ("flake", "scope", "enabled", "pin", "user", "follows")
 """The keys of a package that Set knows, beside config.NAME."""
-SETTING_CHANGES: Final = ("default_scope", "auto_apply", "registry_url", "system", "primary_user", "state_version")
+SETTING_CHANGES: Final = (
+    "default_scope",
+    "auto_apply",
+    "registry_url",
+    "system",
+    "primary_user",
+    "state_version",
+    "core_modules",
+)
 """The keys of a host that SetHost knows."""
 
 Form = tuple[re.Pattern[str], str]
@@ -27,6 +36,7 @@ _OF_HOSTS: Final[Mapping[str, Form]] = {
     "primary_user": _USER,
     "default_scope": _SCOPE,
     "auto_apply": _BOOLEAN,
+    "core_modules": _BOOLEAN,
     "state_version": (re.compile(r"[0-9]{2}\.[0-9]{2}", re.ASCII), "A release is spelt like 26.05."),
 }
 
@@ -49,6 +59,21 @@ def setting_changes(changes: dict[str, str]) -> dict[str, str]:
             raise _unknown(key, "a host", SETTING_CHANGES)
     _check(changes, _OF_HOSTS)
     return changes
+
+
+def imported_files(files: dict[str, str]) -> dict[str, str]:
+    """The files of a folder, which fit into one message and are files beside each other."""
+    if sum(len(text.encode()) for text in files.values()) > MAX_IMPORTED_BYTES:
+        raise invalid("files", f"they have more than {MAX_IMPORTED_BYTES} bytes together", hint="Leave some out.")
+    for path in files:
+        if any(folder in files for folder in _folders(path)):
+            raise invalid("files", f"{path} is below a file")
+    return files
+
+
+def _folders(path: str) -> Iterator[str]:
+    parts = path.split("/")
+    return ("/".join(parts[:length]) for length in range(1, len(parts)))
 
 
 def single_name(refs: Collection[str], name: str | None) -> None:

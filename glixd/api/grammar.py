@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from glixd.protocol import MAX_REFERENCE_BYTES
+from glixd.protocol import MAX_IMPORTED_BYTES, MAX_IMPORTED_PATH, MAX_REFERENCE_BYTES
 
 PACKAGE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,127}", re.ASCII)
 HOST_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
@@ -18,6 +18,9 @@ SYSTEM: Final = re.compile(r"(x86_64|aarch64|i686|armv6l|armv7l|riscv64|powerpc6
 CHANGE_KEY: Final = re.compile(r"[a-z][a-z_]{0,63}|config\.[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 COMMIT_NAME: Final = re.compile(r"[0-9a-f]{4,64}", re.ASCII)
 PROFILE: Final = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
+IMPORTED_PATH: Final = re.compile(
+    r"[A-Za-z0-9_+@=,][A-Za-z0-9_+@=,.-]*(/[A-Za-z0-9_+@=,][A-Za-z0-9_+@=,.-]*){0,7}", re.ASCII
+)
 DAYS: Final = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII)
 TRANSACTION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
 
@@ -109,6 +112,25 @@ ChangeKey = Annotated[
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_text)]
 """Text of several lines."""
 Changes = dict[ChangeKey, Text]
+
+
+def _whole_text(text: str) -> str:
+    if not text.replace("\n", "").replace("\t", "").replace("\r", "").replace("\f", "").isprintable():
+        raise ValueError("it has control characters, so it is no text that Nix reads; leave it out")
+    return text
+
+
+ImportedPath = Annotated[
+    str,
+    Field(max_length=MAX_IMPORTED_PATH),
+    matching(
+        IMPORTED_PATH,
+        "a path in the folder: up to 8 names of letters, digits and _ + @ = , . - that do not begin with . or -",
+    ),
+]
+ImportedText = Annotated[str, Field(max_length=MAX_IMPORTED_BYTES), AfterValidator(_whole_text)]
+ImportedFiles = dict[ImportedPath, ImportedText]
+"""The text files of a folder that is taken over, by their path in it."""
 
 
 class Value(BaseModel):

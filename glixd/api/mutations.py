@@ -8,13 +8,14 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from glixd.api.forms import package_changes, setting_changes, single_name, user_of_a_home
+from glixd.api.forms import imported_files, package_changes, setting_changes, single_name, user_of_a_home
 from glixd.api.grammar import (
     DAYS,
     PROFILE,
     Changes,
     CommitName,
     HostName,
+    ImportedFiles,
     InputName,
     Line,
     PackageName,
@@ -26,7 +27,7 @@ from glixd.api.grammar import (
     matching,
 )
 from glixd.errors import invalid
-from glixd.protocol import MAX_GENERATION, MAX_REFERENCES, PAGE_SIZE
+from glixd.protocol import MAX_GENERATION, MAX_IMPORTED_FILES, MAX_REFERENCES, PAGE_SIZE
 
 
 class MutationParameters(Parameters):
@@ -55,6 +56,18 @@ class InitParameters(MutationParameters):
     home_manager: Reference | None = Field(
         None, description="Flake URL of home-manager, or `none`, for a new repository."
     )
+    files: Annotated[ImportedFiles, AfterValidator(imported_files)] = Field(
+        {},
+        max_length=MAX_IMPORTED_FILES,
+        description="The text files of a folder such as /etc/nixos, by path: the host becomes what they say, and is refused "
+        "where it would evaluate to another system than they do alone.",
+    )
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.files and self.profile != "minimal":
+            raise invalid("profile", "the files that are taken over say themselves what kind of machine it is")
+        return self
 
 
 class AddParameters(MutationParameters):
@@ -115,8 +128,8 @@ class SetHostParameters(MutationParameters):
     changes: Annotated[Changes, AfterValidator(setting_changes)] = Field(
         min_length=1,
         max_length=MAX_REFERENCES,
-        description="New values by key: system, primary_user, default_scope, state_version, auto_apply, registry_url. "
-        "An empty value clears the key.",
+        description="New values by key: system, primary_user, default_scope, state_version, auto_apply, registry_url, "
+        "core_modules. An empty value clears the key.",
     )
 
 

@@ -427,6 +427,10 @@ class Outcome(Value):
     lock: tuple[LockChange, ...] = ()
     diff: str | None = Field(None, description="Unified diff of every file.")
     garbage: Garbage | None = Field(None, description="Of CollectGarbage: what was deleted, and what keeps the rest.")
+    offers: tuple[str, ...] = Field(
+        (),
+        description="Of a folder that was taken over: packages of nixpkgs that its files install, and the manifest could.",
+    )
     rebuild: Rebuilt | None = Field(None, description="What became of the machine, where that was asked for.")
 
 

@@ -99,6 +99,61 @@ else first [ ([ "packages" {system} ] ++ path) ([ "legacyPackages" {system} ] ++
 """What importManifest would make of a package: a module of its scope before a package."""
 
 
+# The machine that a folder describes alone, and the host that it became, but for the mark of the commit that glixd leaves in
+# every host; then the packages that the host's own files install and that are plain ones of its nixpkgs.
+_TAKEN_OVER: Final = """
+  folder = flake.outPath + "/hosts/" + @HOST@;
+  host = flake.nixosConfigurations.${@HOST@};
+  lib = flake.inputs.nixpkgs.lib;
+  # The folder as it was sent, at a place of its own: what depends on its place, or on files of glixd, shows.
+  sent = builtins.path {
+    name = "source";
+    path = /. + builtins.unsafeDiscardStringContext folder;
+    filter = path: _: !builtins.elem path (map (name: builtins.unsafeDiscardStringContext folder + "/" + name) [ "default.nix" "glix.toml" ]);
+  };
+  written = import (sent + "/flake.nix");
+  asks = (written.inputs or { }) // builtins.functionArgs written.outputs // { self = null; };
+  own = written.outputs (builtins.intersectAttrs asks (flake.inputs // { self = own // { outPath = sent; }; }));
+  machines = own.nixosConfigurations;
+  alone =
+    if builtins.pathExists (sent + "/flake.nix") then machines.${@HOST@} or (builtins.head (builtins.attrValues machines))
+    else lib.nixosSystem {
+      modules = [ (sent + "/configuration.nix") ({ lib, ... }: { nixpkgs.hostPlatform = lib.mkOverride 1250 @SYSTEM@; }) ];
+    };
+  unmarked = host.extendModules {
+    modules = [ ({ lib, ... }: {
+      system.configurationRevision = lib.mkForce alone.config.system.configurationRevision;
+      environment.etc = lib.genAttrs [ "glixos-revision" "glixos-release" ] (_: { enable = lib.mkForce false; });
+    }) ];
+  };
+  pkgs = host.config._module.args.pkgs;
+  text = value: builtins.unsafeDiscardStringContext (toString value);
+  mine = builtins.filter (found: lib.hasPrefix (text folder) (text found.file))
+    (host.options.environment.systemPackages.definitionsWithLocations or [ ]);
+  names = package:
+    let
+      name = package.pname or (builtins.parseDrvName package.name).name;
+      plain = builtins.tryEval (builtins.isAttrs package && pkgs ? ${name} && pkgs.${name}.drvPath == package.drvPath);
+    in
+    if builtins.isAttrs package && plain.success && plain.value then [ name ] else [ ];
+in {
+  alone = text alone.config.system.build.toplevel.drvPath;
+  taken = text unmarked.config.system.build.toplevel.drvPath;
+  offers = builtins.concatMap (found: builtins.concatMap names found.value) mine;
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """A folder that became a host, evaluated."""
+
+    same: bool
+    """Whether the host is the system that the folder describes alone."""
+    offers: tuple[str, ...]
+    """Packages of nixpkgs that its files install, and that its manifest could."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contribution:
     """A package of a manifest, to ask what it is."""
@@ -281,6 +336,12 @@ class Nix:
                 details={"host": host, "commit": commit},
             )
         return done.stdout.decode().strip()
+
+    def taken_over(self, commit: str, host: str, system: str, *, cancellation: Cancellation | None = None) -> TakenOver:
+        """Evaluate a host that a folder became beside what the folder describes alone; raises EvaluationFailed."""
+        body = "let" + _TAKEN_OVER.replace("@HOST@", nix_string(host)).replace("@SYSTEM@", nix_string(system))
+        found = self._on_commit(commit, body, "what the folder describes", cancellation)
+        return TakenOver(found["alone"] == found["taken"], tuple(dict.fromkeys(map(str, found["offers"]))))
 
     def build(
         self,

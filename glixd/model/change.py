@@ -86,6 +86,8 @@ class Init:
     home_manager: str | None
     modules: tuple[str, ...] = ()
     """Modules of the core that the host imports, by its profile."""
+    files: tuple[tuple[str, str], ...] = ()
+    """The files of a folder that is taken over, by path; none for a host that starts anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Settings:
     """The packages that may have an unfree licence; likewise the two below."""
     allow_insecure: tuple[str, ...] = ()
     allow_broken: tuple[str, ...] = ()
+    core_modules: bool = True
+    """Whether the core's defaults are part of the host."""
 
     def allowed(self, consent: Consent) -> tuple[str, ...]:
         """The packages that have this consent."""
@@ -167,6 +169,7 @@ class _Reader:
         return Settings(
             default_scope=self._scope(table, "default_scope", at) or Scope.SYSTEM,
             auto_apply=self._flag(table, "auto_apply", at, default=False),
+            core_modules=self._flag(table, "core_modules", at, default=True),
             registry_url=self._string(table, "registry_url", at),
             system=system,
             primary_user=self._user(table, "primary_user", at),

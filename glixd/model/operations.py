@@ -12,7 +12,7 @@ from typing import Final
 from glixd import api
 from glixd.api import Consent, Scope
 from glixd.errors import GlixError, NotFound, Refused, invalid, naming_part
-from glixd.model import document
+from glixd.model import document, takeover
 from glixd.model.change import (
     SETTINGS,
     Add,
@@ -94,8 +94,12 @@ def plan_host(base: Base | None, request: Init, templates: Mapping[str, str]) ->
         "PROFILE": _imports(request.modules),
     }
     path = manifest_path(request.host)
-    text = _filled(templates["glix.toml"], values)
-    files = {path: text, f"hosts/{request.host}/default.nix": _filled(templates["host.nix"], values)}
+    files = {
+        path: _filled(templates["glix.toml"], values),
+        f"hosts/{request.host}/default.nix": _filled(templates["host.nix"], values),
+    }
+    if request.files:
+        files = takeover.host_files(request.host, request.user, request.system, dict(request.files))
     change = api.Change(
         action="made" if base is None else "added",
         host=request.host,
@@ -103,7 +107,9 @@ def plan_host(base: Base | None, request: Init, templates: Mapping[str, str]) ->
         flake=request.system,
         scope=request.user,
     )
-    return Plan("init", request.host, (change,), files, {request.host: Manifest.parse(text, path)}, regenerates=True)
+    return Plan(
+        "init", request.host, (change,), files, {request.host: Manifest.parse(files[path], path)}, regenerates=True
+    )
 
 
 def _imports(modules: tuple[str, ...]) -> str:
@@ -441,7 +447,7 @@ def _setting(key: str, value: str) -> str | bool | None:
     """A setting as the manifest has it; the empty text takes it out."""
     if not value:
         return None
-    return value == "true" if key == "auto_apply" else value
+    return value == "true" if key in ("auto_apply", "core_modules") else value
 
 
 def _update(base: Base, request: Update) -> Plan:

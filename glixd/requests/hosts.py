@@ -7,8 +7,10 @@ from glixd import api
 from glixd.api import Caller, Policy
 from glixd.backends.repository import unknown_host
 from glixd.errors import invalid
+from glixd.model import takeover
 from glixd.model.change import Init, RemoveHost, RenameHost, SetHost
 from glixd.model.flakeref import FlakeRef
+from glixd.policy import Target
 from glixd.profiles import chosen
 from glixd.protocol import DEFAULT_CORE_URL, DEFAULT_HOME_MANAGER_URL, DEFAULT_NIXPKGS_URL
 from glixd.requests.tools import Tools
@@ -29,16 +31,22 @@ def init(tools: Tools, asked: api.InitParameters, caller: Caller) -> Made:
         raise invalid("user", f"{user} can't be the primary user of a machine", hint="Name one with --user NAME.")
     manager = asked.home_manager or DEFAULT_HOME_MANAGER_URL
     system = asked.system or tools.nix.system()
+    own = takeover.nixpkgs_of(asked.files) if asked.files and takeover.entry_of(asked.files) == takeover.FLAKE else None
     request = Init(
         host=asked.host or tools.default_host,
         user=user,
         system=system,
-        nixpkgs=_source("nixpkgs", asked.nixpkgs or DEFAULT_NIXPKGS_URL),
+        nixpkgs=_source("nixpkgs", asked.nixpkgs or own or DEFAULT_NIXPKGS_URL),
         core=_source("core", asked.core or DEFAULT_CORE_URL),
         home_manager=None if manager == "none" else _source("home_manager", manager),
-        modules=chosen(asked.profile, system).imports,
+        files=tuple(sorted(asked.files.items())),
+        modules=() if asked.files else chosen(asked.profile, system).imports,
     )
-    return request, (Part(Policy.HOST_MANAGE, sources=tuple(value for value in given.values() if value)),)
+    sources = [*given.values(), own if fresh and asked.nixpkgs is None else None]
+    parts = [Part(Policy.HOST_MANAGE, sources=tuple(value for value in sources if value))]
+    if asked.files:  # what somebody wrote becomes part of a system: as much as committing an edit by hand
+        parts.append(Part(Policy.ADOPT, tuple(Target(f"hosts/{request.host}/{path}") for path, _ in request.files)))
+    return request, tuple(parts)
 
 
 def set_host(tools: Tools, row: api.Operation, asked: api.SetHostParameters, context: Context) -> Made:

@@ -122,6 +122,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         watchers=Watchers(),
         rates=Rates(),
         build_repository=nowhere,
+        nix_of=nowhere,
         mode="user",
         default_host="laptop",
         branch="main",
