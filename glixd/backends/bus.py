@@ -17,6 +17,7 @@ import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -27,7 +28,7 @@ from glixd.backends.bus_library import Message, MessageFlag, MessageType, Varian
 from glixd.errors import Failed
 from glixd.protocol import ERROR_PREFIX, MAX_BUS_MESSAGE, ErrorCode
 
-__all__ = ["Bus", "BusError", "Call", "Message", "MessageFlag", "MessageType", "Variant", "clean"]
+__all__ = ["Bus", "BusError", "Call", "Message", "MessageFlag", "MessageType", "Stencil", "Variant", "clean"]
 
 log = structlog.get_logger()
 
@@ -54,7 +55,19 @@ _TURN: Final = 256
 _CALL_TIMEOUT: Final = 30.0
 _CONNECT_TIMEOUT: Final = 10.0
 
+_MARK: Final = 0x7FEDCBA9
+"""Stands for the serial that a stencil leaves open."""
+
 Handler = Callable[[Call], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stencil:
+    """An error as it is sent, but for its own serial and that of the call it answers."""
+
+    begin: bytes
+    middle: bytes
+    end: bytes
 
 
 class BusError(Failed):
@@ -182,6 +195,27 @@ class Bus:
             body = [clean(text), *(value for _, value in facts)]
             message = _reply(call, MessageType.ERROR, signature, body, error_name=name)
             self.send(message)
+
+    def stencil(self, call: Call, name: str, text: str, *facts: tuple[str, object]) -> Stencil:
+        """The same refusal for any number of calls of one connection, for `stamp`: made once, because that takes long."""
+        pattern = replace(call, reply_serial=0, serial=_MARK)
+        message = _reply(
+            pattern,
+            MessageType.ERROR,
+            "s" + "".join(signature for signature, _ in facts),
+            [clean(text), *(value for _, value in facts)],
+            error_name=name,
+        )
+        message.serial = 1
+        data = _marshalled(message)
+        place = data.find(_MARK.to_bytes(4, "little"))
+        return Stencil(data[:8], data[12:place], data[place + 4 :])
+
+    def stamp(self, stencil: Stencil, call: Call) -> None:
+        """Answer a call with a refusal that is made already, if its caller wants to know."""
+        if not call.flags & MessageFlag.NO_REPLY_EXPECTED and not self.lost.done():
+            serial, reply = (number.to_bytes(4, "little") for number in (self._next_serial(), call.serial))
+            self._stream.write(stencil.begin + serial + stencil.middle + reply + stencil.end)
 
     def signal(
         self,

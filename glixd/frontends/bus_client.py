@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from glixd import api
 from glixd.api import Caller, Presence
-from glixd.backends.bus import Bus, Call
+from glixd.backends.bus import Bus, Call, Stencil
 from glixd.frontends.bus_values import encoded
 from glixd.frontends.limits import BusLimits
 from glixd.protocol import TRANSACTION_INTERFACE, TRANSACTION_PATH
@@ -27,6 +27,8 @@ class BusClient:
         """Who it is; None until the bus has said so."""
         self.admitted = False
         """Whether it counts as one of the connections of its uid; the calls of others are refused."""
+        self.refusal: Stencil | None = None
+        """What all its calls are answered while it is not admitted."""
         self.introduction: asyncio.Task[None] | None = None
         self.waiting: deque[Call] = deque()
         self.waiting_bytes = 0

@@ -20,6 +20,7 @@ from glixd.api import Caller
 from glixd.backends.bus import Bus, BusError, Call
 from glixd.errors import GlixError, InvalidRequest
 from glixd.frontends.bus_client import BusClient
+from glixd.frontends.bus_values import told
 from glixd.frontends.limits import BusLimits
 from glixd.frontends.turns import Rounds
 from glixd.frontends.wire import login
@@ -89,7 +90,7 @@ class Crowd:
         """Take a call in, unless its caller has too many connections or too many of its calls wait already."""
         client = self._clients.get(call.sender) or self._welcome(call.sender)
         if client.caller is not None and not self._admit(client, client.caller):
-            self._refuse(call, self._too_many_connections(client.caller))
+            self._turn_away(client, client.caller, call)
         elif not self._has_room(client, call.size):
             self._refuse(call, self._too_many_calls())
         else:
@@ -142,7 +143,7 @@ class Crowd:
             return
         log.warning("connection refused", uid=uid, sender=client.name)
         while client.waiting:
-            self._refuse(self._next(client), self._too_many_connections(caller))
+            self._turn_away(client, caller, self._next(client))
             self._count(-1)
 
     def _admit(self, client: BusClient, caller: Caller) -> bool:
@@ -158,6 +159,13 @@ class Crowd:
         client.admitted = True
         self._engine.attach(client)
         return True
+
+    def _turn_away(self, client: BusClient, caller: Caller, call: Call) -> None:
+        """Refuse a call of a connection that is one too many; there may be thousands of them."""
+        if client.refusal is None:
+            name, text, facts = told(self._too_many_connections(caller))
+            client.refusal = self._bus.stencil(call, name, text, facts)
+        self._bus.stamp(client.refusal, call)
 
     # -- waiting and running ---------------------------------------------------------------------------------------
 

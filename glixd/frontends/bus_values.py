@@ -15,6 +15,8 @@ from typing import Any
 
 from glixd.api import Value
 from glixd.backends.bus import Variant, clean
+from glixd.errors import GlixError
+from glixd.protocol import ERROR_PREFIX
 
 Encode = Callable[[Any], object]
 
@@ -42,6 +44,12 @@ def variant(value: object) -> Variant:
     if isinstance(value, Mapping):
         return Variant("a{sv}", {clean(str(key)): variant(item) for key, item in value.items()})
     return Variant("as", [clean(str(item)) for item in typing.cast("list[object]", value)])
+
+
+def told(error: GlixError) -> tuple[str, str, tuple[str, object]]:
+    """An error as it stands on the bus: its name, its sentence, and the hint and details as a typed argument."""
+    facts = {"hint": variant(error.hint), "details": variant(error.details)}
+    return ERROR_PREFIX + error.code, error.message, ("a{sv}", facts)
 
 
 def empty(type_signature: str) -> object:

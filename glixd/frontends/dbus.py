@@ -23,14 +23,13 @@ from glixd.errors import Cancelled, GlixError, InvalidRequest
 from glixd.frontends import introspection
 from glixd.frontends.bus_client import BusClient
 from glixd.frontends.bus_crowd import Crowd
-from glixd.frontends.bus_values import empty, encoded, plain, variant
+from glixd.frontends.bus_values import empty, encoded, plain, told
 from glixd.frontends.introspection import INTROSPECTABLE, OBJECT_MANAGER, PEER, PROPERTIES, STANDARD, Property
 from glixd.frontends.limits import BusLimits
 from glixd.frontends.wire import explained
 from glixd.protocol import (
     BUS_NAME,
     COMMIT,
-    ERROR_PREFIX,
     MANAGER_INTERFACE,
     OBJECT_PATH,
     TRANSACTION_INTERFACE,
@@ -178,8 +177,8 @@ class DBusFrontend:
         if isinstance(error, StandardError):
             self._bus.refuse(message, error.name, error.message)
         else:
-            facts = {"hint": variant(error.hint), "details": variant(error.details)}
-            self._bus.refuse(message, ERROR_PREFIX + error.code, error.message, ("a{sv}", facts))
+            name, text, facts = told(error)
+            self._bus.refuse(message, name, text, facts)
 
     async def _dispatch(self, message: Call, caller: Caller, client: BusClient) -> Reply | _Aside:
         interfaces, transaction = _object(message.path)

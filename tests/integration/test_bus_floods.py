@@ -122,7 +122,7 @@ async def many_signatures(address: str) -> Counter[str]:
     """20,000 signatures, no two alike, each a call of its own."""
     bus = await RawBus.open(address)
     found: Counter[str] = Counter()
-    number = sized(20_000, 3_000)
+    number = sized(20_000, 1_000)
     for start in range(0, number, 200):
         for distinct in range(start, start + 200):
             signature = "".join("sbxd"[(distinct >> shift) & 3] for shift in range(0, 20, 2)) + "s" * 200

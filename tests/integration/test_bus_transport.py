@@ -16,7 +16,7 @@ import pytest
 
 from glixd.backends import bus as transport
 from glixd.backends import bus_header, bus_library
-from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
+from glixd.backends.bus import Bus, BusError, Call, Message, MessageFlag, Stencil, Variant
 from glixd.errors import Failed
 from glixd.protocol import ERROR_PREFIX, MAX_BUS_MESSAGE, ErrorCode
 from tests.support.loop import PATIENCE, on_loop, until
@@ -226,6 +226,32 @@ async def test_a_caller_that_wants_no_answer_gets_none(tmp_path: Path) -> None:
             bus.handler = bus.answer
             await client.call(call())
             assert answers == []
+
+
+@on_loop
+async def test_a_stencil_is_the_refusal_that_the_library_would_have_written(tmp_path: Path) -> None:
+    facts = ("a{sv}", {"hint": Variant("s", "Wait."), "details": Variant("a{sv}", {"limit": Variant("x", 32)})})
+    with private_bus(tmp_path) as address:
+        async with echo(address) as bus, connection(address) as client:
+            heard: list[list[object]] = []
+            answered = client._answered
+
+            def noted(message: Message) -> None:
+                heard.append([message.error_name, message.signature, message.body])
+                answered(message)
+
+            client._answered = noted  # type: ignore[method-assign]
+            stencils: list[Stencil] = []
+
+            def stamped(message: Call) -> None:
+                stencils[:] = stencils or [bus.stencil(message, "a.b.Refused", "No.", facts)]
+                bus.stamp(stencils[0], message)
+
+            for handler in (lambda message: bus.refuse(message, "a.b.Refused", "No.", facts), stamped):
+                bus.handler = handler
+                answers = await asyncio.gather(*(client.call(call()) for _ in range(3)), return_exceptions=True)
+                assert [getattr(answer, "name", "") for answer in answers] == ["a.b.Refused"] * 3
+            assert heard == [heard[0]] * 6
 
 
 @on_loop

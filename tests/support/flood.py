@@ -28,7 +28,7 @@ GROWTH: Final = 16.0
 """MiB that a daemon may hold more after a flood than before."""
 PEAK: Final = 96.0
 """MiB that it may hold more in the middle of one: messages and answers under way."""
-SLOWEST: Final = 5000.0
+SLOWEST: Final = 20_000.0
 """Milliseconds in which 99 of 100 answers to a bystander come, however busy the machine is; on a quiet one it is 100."""
 STANDARD: Final = "org.freedesktop.DBus.Error."
 
