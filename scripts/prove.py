@@ -36,6 +36,15 @@ PROOFS = {
         {"GLIX_FULL_MODEL": "1"},
     ),
     "soak": Proof("20,000 changes and 100,000 queries through one daemon: memory, descriptors, disk", ("tests/soak",)),
+    "floods": Proof(
+        "the bus and the socket under attack with a bystander who is served, and 60,000 requests shaped by the table",
+        (
+            "tests/integration/test_bus_floods.py",
+            "tests/integration/test_socket_floods.py",
+            "tests/integration/test_fuzz.py",
+        ),
+        {"GLIX_FLOODS": "full"},
+    ),
 }
 
 
