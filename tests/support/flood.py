@@ -166,6 +166,9 @@ async def _meanwhile(
                     began = time.monotonic()
                     await bus.call(_list(), PATIENCE)
                     bystander.note("bus", began)
+                    began = time.monotonic()
+                    await bus.call(_asked_of_the_bus(), PATIENCE)
+                    bystander.note("the bus alone", began)
                 vitals = Vitals.of(daemon.pid)
                 peak, files = max(peak, vitals.rss), max(files, vitals.descriptors)
                 await asyncio.sleep(0.002)  # a person is no flood
@@ -184,6 +187,12 @@ def _list() -> Message:
         signature="a{sv}",
         body=[{"limit": Variant("x", 10)}],
     )
+
+
+def _asked_of_the_bus() -> Message:
+    """What the bus answers itself: how long it takes for its own part."""
+    name = "org.freedesktop.DBus"
+    return Message(destination=name, path="/org/freedesktop/DBus", interface=name, member="GetId")
 
 
 def warm(daemon: RunningDaemon) -> None:
