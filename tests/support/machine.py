@@ -216,6 +216,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _hold(root: Path, places: Sequence[tuple[str, str]]) -> subprocess.Popen[bytes]:
