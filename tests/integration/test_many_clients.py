@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.nix]
 
 FULL: Final = os.environ.get("GLIX_FULL_MODEL") == "1"
 CLIENTS: Final = 32
-EACH: Final = 30 if FULL else 3
+EACH: Final = 30 if FULL else 2
 MANIFEST: Final = "hosts/laptop/glix.toml"
 TAKEN: Final = 75
 

@@ -30,8 +30,8 @@ from tests.support.standing_git import MOMENTS, StandingGit
 pytestmark = [pytest.mark.integration, pytest.mark.nix, pytest.mark.timeout(4 * 3600)]
 
 FULL: Final = os.environ.get("GLIX_FULL_MODEL") == "1"
-STORIES: Final = int(os.environ.get("GLIX_STORIES", "60")) if FULL else 5
-STEPS: Final = 80 if FULL else 24
+STORIES: Final = int(os.environ.get("GLIX_STORIES", "60")) if FULL else 4
+STEPS: Final = 80 if FULL else 20
 LAPTOP: Final = "laptop"
 OTHERS: Final = ("desk", "pi")
 NAMES: Final = ("hello-0", "hello-1", "hello-2", "hello-3")
@@ -523,3 +523,35 @@ def test_repository_equals_the_model_whatever_happens(
         print(f"\n{STORIES} stories of {STEPS} steps: {dict(Story.told.most_common())}")
     if FULL:
         assert Story.told.keys() >= {"crash", "edit during a change", "branch", "Rollback", "restart", "cancel", "Init"}
+
+
+def test_the_model_sees_a_success_that_is_not_there(template: Template, tmp_path: Path) -> None:
+    """The control: a daemon that is lied to reports what has not happened."""
+    story = Story(template, tmp_path)
+    try:
+        story.add("hello-0")
+        story.repository_is_what_the_model_says()
+        story.git.lie()
+        with pytest.raises(AssertionError, match="what is reported as done"):
+            story.add("hello-1")
+    finally:
+        story.ends.close()
+
+
+def test_the_model_sees_a_lost_edit_and_a_foreign_change(template: Template, tmp_path: Path) -> None:
+    """The control: what somebody else does to the files of a person or of the daemon."""
+    story = Story(template, tmp_path)
+    try:
+        story.comment(above=True)
+        story.repository_is_what_the_model_says()
+        story.site.git("checkout", "--", ".")
+        with pytest.raises(AssertionError):
+            story.repository_is_what_the_model_says()
+        story.model.edits = {}
+        story.repository_is_what_the_model_says()
+        story.work(staged=True)
+        story.site.git("reset", "--quiet")
+        with pytest.raises(AssertionError):
+            story.work_of_the_person_is_untouched()
+    finally:
+        story.ends.close()

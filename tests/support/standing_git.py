@@ -30,6 +30,9 @@ if [ -e {folder}/fatal ]; then
         exit 1
     fi
 fi
+if [ -e {folder}/lying ]; then
+    case "$*" in *update-ref*) cat >{folder}/unheard; exit 0 ;; esac
+fi
 [ -e {folder}/armed ] || exec git "$@"
 read -r command when named <{folder}/armed
 case "$*" in
@@ -75,6 +78,10 @@ class StandingGit:
     def kill_at(self, number: int, when: str, pid: int) -> None:
         """Kill a process before or after the call of git of that number from now on, whoever makes it."""
         (self._folder / "fatal").write_text(f"{number} {when} {pid}\n")
+
+    def lie(self) -> None:
+        """Say from now on that refs were moved, and move none."""
+        (self._folder / "lying").touch()
 
     def spare(self) -> None:
         """Kill nobody any more, and stand nowhere."""
