@@ -39,6 +39,20 @@ def mutation_flags_without_host(parser: ArgumentParser) -> None:
     parser.add_argument("--apply", action="store_true", help="build it and switch the machine to it afterwards")
 
 
+def consent_flags(parser: ArgumentParser) -> None:
+    """The flags by which one consents to what nixpkgs refuses."""
+    parser.add_argument("--allow-unfree", action="store_true", help="consent to an unfree licence")
+    parser.add_argument("--allow-insecure", action="store_true", help="consent to known vulnerabilities")
+    parser.add_argument("--allow-broken", action="store_true", help="consent to what is marked as broken")
+
+
+def consents(options: Namespace) -> dict[str, object]:
+    """What those flags said."""
+    return given(
+        allow_unfree=options.allow_unfree, allow_insecure=options.allow_insecure, allow_broken=options.allow_broken
+    )
+
+
 def names_argument(parser: ArgumentParser) -> None:
     """One package or more, as the manifest calls them."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="a package, as the manifest calls it")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from glixctl.commands._common import mutate, mutation_flags, names_argument
+from glixctl.commands._common import consent_flags, consents, mutate, mutation_flags, names_argument
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ ANSWER = "Transaction"
 def arguments(parser: ArgumentParser) -> None:
     """The packages."""
     names_argument(parser)
+    consent_flags(parser)
     mutation_flags(parser)
 
 
 def run(options: Namespace, client: Client) -> int:
     """Enable."""
-    return mutate(options, client, "Enable", {"names": options.names})
+    return mutate(options, client, "Enable", {"names": options.names, **consents(options)})

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from glixctl.commands._common import changes_argument, mutate, mutation_flags
+from glixctl.commands._common import changes_argument, consent_flags, consents, mutate, mutation_flags
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -30,12 +30,13 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a package, as the manifest calls it")
     changes_argument(parser)
     parser.add_argument("--allow-local", action="store_true", help="consent to an absolute local path")
+    consent_flags(parser)
     mutation_flags(parser)
 
 
 def run(options: Namespace, client: Client) -> int:
     """Set."""
-    parameters: dict[str, object] = {"name": options.name, "changes": dict(options.changes)}
+    parameters: dict[str, object] = {"name": options.name, "changes": dict(options.changes), **consents(options)}
     if options.allow_local:
         parameters["allow_local"] = True
     return mutate(options, client, "Set", parameters)

@@ -41,6 +41,14 @@ class MutationParameters(Parameters):
     apply: bool = Field(False, description="Build the committed configuration and switch the machine to it afterwards.")
 
 
+class Consenting(MutationParameters):
+    """What a caller may consent to."""
+
+    allow_unfree: bool = Field(False, description="Consent to packages with an unfree licence.")
+    allow_insecure: bool = Field(False, description="Consent to packages with known vulnerabilities.")
+    allow_broken: bool = Field(False, description="Consent to packages that are marked as broken.")
+
+
 class InitParameters(MutationParameters):
     """The host to add, and where a new repository takes its inputs from."""
 
@@ -70,7 +78,7 @@ class InitParameters(MutationParameters):
         return self
 
 
-class AddParameters(MutationParameters):
+class AddParameters(Consenting):
     """What to add, and how."""
 
     refs: tuple[Reference, ...] = Field(
@@ -84,9 +92,6 @@ class AddParameters(MutationParameters):
     name: PackageName | None = Field(None, description="What the manifest calls it; only with a single reference.")
     follows: bool = Field(True, description="Let the input follow the host's nixpkgs.")
     allow_local: bool = Field(False, description="Consent to an absolute local path.")
-    allow_unfree: bool = Field(False, description="Consent to packages with an unfree licence.")
-    allow_insecure: bool = Field(False, description="Consent to packages with known vulnerabilities.")
-    allow_broken: bool = Field(False, description="Consent to packages that are marked as broken.")
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -103,7 +108,11 @@ class NamesParameters(MutationParameters):
     )
 
 
-class SetParameters(MutationParameters):
+class EnableParameters(NamesParameters, Consenting):
+    """Which packages of the host, and what the caller consents to."""
+
+
+class SetParameters(Consenting):
     """Which package to change, and how."""
 
     name: PackageName = Field(description="The package, as the manifest calls it.")

@@ -208,7 +208,7 @@ _ROWS: Final = (
     _mutation("Init", mutations.InitParameters, Policy.HOST_MANAGE, "Make the repository, or add a host to it."),
     _mutation("Add", mutations.AddParameters, Policy.INSTALL, "Add packages to a host."),
     _mutation("Remove", mutations.NamesParameters, Policy.REMOVE, "Remove packages from a host."),
-    _mutation("Enable", mutations.NamesParameters, Policy.CONFIGURE, "Enable packages of a host."),
+    _mutation("Enable", mutations.EnableParameters, Policy.CONFIGURE, "Enable packages of a host."),
     _mutation(
         "Disable", mutations.NamesParameters, Policy.CONFIGURE, "Disable packages of a host and keep their entries."
     ),

@@ -147,11 +147,18 @@ class Registries:
             return listing
         return self.refresh(source)
 
-    def refresh(self, source: Source) -> Listing:
-        """Ask a registry for what is new; whatever goes wrong is told in the listing."""
+    def refresh(self, source: Source, *, since: float | None = None) -> Listing:
+        """Ask a registry for what is new; whatever goes wrong is told in the listing.
+
+        An answer that it gave `since` then will do, by default since now: who waited while it was asked for somebody else
+        takes that answer, so many callers at once are one question more.
+        """
+        began = time.time() if since is None else since
         with self._one_at_a_time(source.url):
-            card, _ = self._read(source.url)
+            card, listing = self._read(source.url)
             now = time.time()
+            if card.checked is not None and began <= card.checked <= now:
+                return listing
             try:
                 body, etag = self._fetch(source.url, card.etag if card.digest else None)
                 if body is None:

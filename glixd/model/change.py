@@ -72,6 +72,8 @@ class Switch:
     host: str
     names: tuple[str, ...]
     enabled: bool
+    consents: tuple[tuple[str, tuple[Consent, ...]], ...] = ()
+    """What the caller consented to for packages that are enabled, where nixpkgs would refuse them."""
 
 
 @dataclass(frozen=True, slots=True)

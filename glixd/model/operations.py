@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -283,7 +283,12 @@ def _remove(base: Base, request: Remove) -> Plan:
 
 def _consenting(settings: Settings, packages: Iterable[Resolved]) -> Settings:
     """The settings with the consents for new packages."""
-    new = {consent: [one.name for one in packages if consent in one.consents] for consent in Consent}
+    return _allowing(settings, {one.name: one.consents for one in packages})
+
+
+def _allowing(settings: Settings, given: Mapping[str, Collection[Consent]]) -> Settings:
+    """The settings with more consents, by the name of the package."""
+    new = {consent: [name for name, kinds in given.items() if consent in kinds] for consent in Consent}
     return settings.allowing(
         {consent: tuple(dict.fromkeys((*settings.allowed(consent), *new[consent]))) for consent in Consent}
     )
@@ -323,7 +328,9 @@ def _switch(base: Base, request: Switch) -> Plan:
     verb = "enable" if request.enabled else "disable"
     if not changes:
         return Plan(verb, request.host)
-    after = replace(manifest, packages=packages)
+    settings = _allowing(manifest.settings, dict(request.consents))
+    text = _with_consents(text, manifest.settings, settings)
+    after = replace(manifest, packages=packages, settings=settings)
     return Plan(verb, request.host, tuple(changes), {manifest_path(request.host): text}, {request.host: after})
 
 
@@ -347,9 +354,14 @@ def _change(base: Base, request: Change) -> Plan:
             expected[name] = request.resolved.revision
     if after == package:
         return Plan("set", request.host)
-    edited = replace(manifest, packages={**manifest.packages, request.name: after})
+    settings = manifest.settings
+    if request.resolved:  # what was consented to for another package does not hold for this one
+        kept = _without_consents(settings, [request.name]) if "flake" in values else settings
+        settings = _consenting(kept, [request.resolved])
+    edited = replace(manifest, packages={**manifest.packages, request.name: after}, settings=settings)
     _check_home(base, manifest, after)
     text = document.change_package(base.texts[request.host], request.name, differences(package, after))
+    text = _with_consents(text, manifest.settings, settings)
     return Plan(
         "set",
         request.host,

@@ -20,8 +20,8 @@ Maker = Callable[[Tools, api.Operation, Any, Context], Made]
 MAKERS: Final[Mapping[str, Maker]] = {
     "Add": packages.add,
     "Remove": packages.remove,
-    "Enable": packages.switch,
-    "Disable": packages.switch,
+    "Enable": packages.enable,
+    "Disable": packages.disable,
     "Set": packages.set_keys,
     "Move": packages.move,
     "SetHost": hosts.set_host,

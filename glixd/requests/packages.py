@@ -18,7 +18,7 @@ from glixd.policy import Target
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part
 from glixd.resolvers.chain import resolve
-from glixd.resolvers.consents import with_consents
+from glixd.resolvers.consents import for_enabled, with_consents
 
 
 def add(tools: Tools, row: api.Operation, asked: api.AddParameters, context: Context) -> Made:
@@ -44,11 +44,26 @@ def remove(tools: Tools, row: api.Operation, asked: api.NamesParameters, context
     return Remove(host, asked.names), (Part(row.policy, _targets(host, manifest, asked.names, context)),)
 
 
-def switch(tools: Tools, row: api.Operation, asked: api.NamesParameters, context: Context) -> Made:
+def disable(tools: Tools, row: api.Operation, asked: api.NamesParameters, context: Context) -> Made:
     """Look the packages up."""
     host, manifest = tools.host(asked, context)
-    request = Switch(host, asked.names, row.name == "Enable")
+    request = Switch(host, asked.names, enabled=False)
     return request, (Part(row.policy, _targets(host, manifest, asked.names, context)),)
+
+
+def enable(tools: Tools, row: api.Operation, asked: api.EnableParameters, context: Context) -> Made:
+    """Look the packages up, and whether nixpkgs is known to refuse one of them."""
+    host, manifest = tools.host(asked, context)
+    targets = _targets(host, manifest, asked.names, context)
+    asking = tools.asking(context.snapshot, host, manifest, context.cancellation)
+    attributes = {}
+    for package in (manifest.packages[name] for name in asked.names):
+        reference = FlakeRef.parse(package.flake)
+        if not package.enabled and reference.is_host_attribute(asking.nixpkgs, package.pin):
+            attributes[package.name] = reference.attribute or ""
+    held = {name: manifest.consents_of(name) for name in attributes}
+    consents = for_enabled(attributes, _given(asked), asking, held)
+    return Switch(host, asked.names, enabled=True, consents=consents), (Part(row.policy, targets),)
 
 
 def set_keys(tools: Tools, row: api.Operation, asked: api.SetParameters, context: Context) -> Made:
@@ -67,6 +82,8 @@ def set_keys(tools: Tools, row: api.Operation, asked: api.SetParameters, context
             name=asked.name,
             allow_local=asked.allow_local or "flake" not in values,
         )
+        held = () if "flake" in values else manifest.consents_of(asked.name)  # a consent was for what it was
+        [resolved] = with_consents([resolved], _given(asked), asking, held)
         if "flake" in values:
             values["flake"] = resolved.flake
     request = Change(host, asked.name, tuple(sorted(values.items())), resolved)
@@ -129,7 +146,7 @@ def _target_after(
     )
 
 
-def _given(asked: api.AddParameters) -> set[Consent]:
+def _given(asked: api.Consenting) -> set[Consent]:
     """What the caller consented to."""
     return {consent for consent in Consent if getattr(asked, consent.setting)}
 

@@ -104,6 +104,13 @@ class Asking:
         """Whether the host's nixpkgs has a package of that attribute path."""
         return self.marks(attribute) is not None
 
+    def known_marks(self, attribute: str) -> tuple[Consent, ...]:
+        """What the host's nixpkgs is known to mark a package as, without asking nix; nothing where that is not known."""
+        if entry := self._facts.from_index(self._revision, self.system, lambda index: index.find(attribute)):
+            return entry.marks
+        known = self._facts.known(f"marks {self._revision} {self.system} {attribute}")
+        return tuple(Consent(mark) for mark in json.loads(known)) if known is not None else ()
+
     def marks(self, attribute: str) -> tuple[Consent, ...] | None:
         """What the host's nixpkgs marks a package as; None when it has no such package.
 

@@ -6,7 +6,7 @@ A consent is recorded only where it is needed: not for what is not so, nor where
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from glixd.api import Consent
@@ -16,16 +16,41 @@ from glixd.protocol import ErrorCode
 from glixd.resolvers.asking import Asking
 
 
-def with_consents(packages: Sequence[Resolved], given: Collection[Consent], asking: Asking) -> tuple[Resolved, ...]:
+def with_consents(
+    packages: Sequence[Resolved], given: Collection[Consent], asking: Asking, held: Collection[Consent] = ()
+) -> tuple[Resolved, ...]:
     """The packages with the consents that they need; raises ConsentNeeded that names those which were not given.
+
+    What the host consented to for them before is `held`.
 
     What comes from another flake is not looked at before it is locked: for it the caller's word is taken as it is.
     """
     needed = {one.name: _needed(one, given, asking) for one in packages}
-    missing = {name: [kind for kind in kinds if kind not in given] for name, kinds in needed.items()}
+    _require({name: [kind for kind in kinds if kind not in (*given, *held)] for name, kinds in needed.items()})
+    return tuple(replace(one, consents=needed[one.name]) for one in packages)
+
+
+def for_enabled(
+    attributes: Mapping[str, str], given: Collection[Consent], asking: Asking, held: Mapping[str, Collection[Consent]]
+) -> tuple[tuple[str, tuple[Consent, ...]], ...]:
+    """The new consents of packages that are enabled, by name; raises ConsentNeeded where one is missing.
+
+    Only what is known without asking nix counts, since enabling starts no process; the rest shows in the health of the host.
+    """
+    found = []
+    missing: dict[str, list[Consent]] = {}
+    for name, attribute in attributes.items():
+        marks = [kind for kind in asking.known_marks(attribute) if kind not in held[name]]
+        if marks and asking.refuses(attribute):
+            missing[name] = [kind for kind in marks if kind not in given]
+            found.append((name, tuple(marks)))
+    _require(missing)
+    return tuple(found)
+
+
+def _require(missing: Mapping[str, list[Consent]]) -> None:
     if any(missing.values()):
         raise _consent_needed({name: kinds for name, kinds in missing.items() if kinds})
-    return tuple(replace(one, consents=needed[one.name]) for one in packages)
 
 
 def _needed(one: Resolved, given: Collection[Consent], asking: Asking) -> tuple[Consent, ...]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def test_a_registry_is_fetched_once_and_then_asked_by_its_tag(tmp_path: Path, se
     assert second.problem is None
     server.etag, server.body = '"2"', document({"other": "github:owner/other"})
     assert list(refreshed(known).entries) == ["other"]
+
+
+def test_who_waited_while_a_registry_was_asked_takes_that_answer(tmp_path: Path, server: RegistryServer) -> None:
+    server.body = document({"tool": "github:o/tool"})
+    asked = registries(tmp_path, server.url)
+    [source] = asked.sources(None)
+    before = time.time()
+    assert asked.refresh(source).entries.keys() == {"tool"}
+    server.body = document({"other": "github:o/other"})
+    assert asked.refresh(source, since=before).entries.keys() == {"tool"}
+    assert len(server.asked) == 1
+    assert asked.refresh(source).entries.keys() == {"other"}
 
 
 def test_another_daemon_answers_from_the_cache_without_a_network(tmp_path: Path, server: RegistryServer) -> None:

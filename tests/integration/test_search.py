@@ -16,6 +16,7 @@ from tests.support.hermetic import MINI_NIXPKGS, git, make_git_flake
 
 pytestmark = pytest.mark.integration
 
+MANIFEST = "hosts/laptop/glix.toml"
 NO_INDEX = {"GLIXD_INDEX": "false"}
 AT_ONCE = {"GLIXD_INDEX_DELAY": "0"}
 
@@ -224,6 +225,28 @@ def test_where_the_host_allows_it_nobody_is_asked(daemon: RunningDaemon) -> None
     daemon.done("Add", refs=["unfreepkg"])
     assert "allow_" not in daemon.site.read("hosts/laptop/glix.toml")
     assert daemon.run("Add", refs=["brokenpkg"])["error"]["name"] == "ConsentNeeded"
+
+
+def test_a_package_that_becomes_or_is_switched_to_what_nixpkgs_refuses_needs_a_consent(daemon: RunningDaemon) -> None:
+    site = daemon.site
+    indexed(daemon)
+    daemon.done("Add", refs=["hello"])
+    refused = daemon.failed("Set", name="hello", changes={"flake": "nixpkgs#unfreepkg"})
+    assert (refused["name"], refused["details"]["options"]) == ("ConsentNeeded", ["allow_unfree"])
+    daemon.done("Set", name="hello", changes={"flake": "nixpkgs#unfreepkg"}, allow_unfree=True)
+    assert daemon.call("Show", name="hello")["consents"] == ["unfree"]
+    assert daemon.health()["state"] == "ok"
+    daemon.done("Disable", names=["hello"])
+    daemon.done("Enable", names=["hello"])
+    daemon.done("Set", name="hello", changes={"flake": "nixpkgs#git"})
+    assert not daemon.call("Show", name="hello")["consents"]
+    site.commit({MANIFEST: site.read(MANIFEST) + '\n[packages.old]\nflake = "nixpkgs#insecurepkg"\nenabled = false\n'})
+    refused = daemon.failed("Enable", names=["old"])
+    assert (refused["name"], refused["details"]["packages"]) == ("ConsentNeeded", ["old"])
+    assert "--allow-insecure" in site.glixctl("enable", "old").stderr
+    assert site.glixctl("enable", "old", "--allow-insecure").returncode == 0
+    assert daemon.call("Show", name="old")["consents"] == ["insecure"]
+    assert daemon.health()["state"] == "ok"
 
 
 def test_an_environment_variable_consents_to_nothing(site: Site) -> None:

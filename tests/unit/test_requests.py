@@ -25,7 +25,7 @@ ADD = Add("laptop", (PACKAGE,), Scope.SYSTEM, None, None, follows=True)
 
 def test_a_digest_is_of_canonical_json() -> None:
     spelt = (
-        '{"operation":"Disable","request":{"enabled":false,"host":"laptop","names":["firefox","é"]}}'
+        '{"operation":"Disable","request":{"consents":[],"enabled":false,"host":"laptop","names":["firefox","é"]}}'
         # keys in order, no blanks, UTF-8 as it is: RFC 8785
     )
     request = Switch("laptop", ("firefox", "é"), enabled=False)
