@@ -64,7 +64,7 @@ def run(name: str) -> int:
 def main() -> int:
     """Run the proofs that were asked for; 0 when all hold."""
     parser = argparse.ArgumentParser(prog="./prove", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*PROOFS, "all"], default=["all"], help="or all")
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*PROOFS, "all"], default="all", help="or all")
     parser.add_argument("--list", action="store_true", help="say which proofs there are")
     arguments = parser.parse_args()
     if arguments.list:

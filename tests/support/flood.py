@@ -133,7 +133,15 @@ def flood(daemon: RunningDaemon, address: str, attack: Attack, target: str) -> R
         attacker.join()
         ours.close()
     seconds = time.monotonic() - began
-    return Result(attack.__name__, answers, seconds, bystander, before, Vitals.of(daemon.pid), peak, files)
+    return Result(attack.__name__, answers, seconds, bystander, before, _settled(daemon.pid, before), peak, files)
+
+
+def _settled(pid: int, before: Vitals) -> Vitals:
+    """What the process holds once it has noticed that the attackers are gone."""
+    deadline = time.monotonic() + PATIENCE / 4
+    while (vitals := Vitals.of(pid)).descriptors > before.descriptors + 2 and time.monotonic() < deadline:
+        time.sleep(0.02)  # nothing announces that a daemon has let go
+    return vitals
 
 
 def _attack(attack: Attack, target: str, told: Connection) -> None:
