@@ -176,9 +176,9 @@ async def large_documents(path: str) -> Counter[str]:
     turns = itertools.count()
 
     async def act(peer: Peer) -> Counter[str]:
-        for _ in range(sized(20, 1)):
+        for _ in range(sized(8, 1)):
             await peer.send(documents[next(turns) % len(documents)] + b"\n")
-        return await peer.answers(sized(20, 1))
+        return await peer.answers(sized(8, 1))
 
     return await everybody(path, sized(CONNECTIONS, 14), act)
 
