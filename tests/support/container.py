@@ -80,7 +80,7 @@ def installed() -> Image:
 
 
 def _layered(layer: Path, *, volatile: bool) -> list[str]:
-    """The words that start a container on the Debian with a layer over it, in a mount namespace that ends with it."""
+    """The words that start a container on the Debian with a layer over it; the mount and the processes end with it."""
     work, merged = CACHE / "work", CACHE / "merged"
     for folder in (layer, work, merged):
         folder.mkdir(exist_ok=True)
@@ -89,7 +89,9 @@ def _layered(layer: Path, *, volatile: bool) -> list[str]:
         options = f"lowerdir={layer}:{CACHE / 'root'}"
     mount = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec "$@"'
     return [
-        *("unshare", "--mount", "--propagation=private", "sh", "-euc", mount, "layered", options, os.fspath(merged)),
+        # In a process namespace of its own: when this is killed, so is the whole machine.
+        *("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("sh", "-euc", mount, "layered", options, os.fspath(merged)),
         *(*NSPAWN, f"--directory={merged}", *(["--volatile=overlay"] if volatile else [])),
         f"--bind-ro={PROJECT}:/checkout",
     ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +21,7 @@ PASSWORD: Final = "correct horse"
 PEOPLE: Final = {"alice": ("wheel", "sudo", "nix-users"), "bob": ("nix-users",), "carol": ("nix-users",)}
 """alice administers the machine; bob and carol use it."""
 HOST: Final = "machine"
+RULE: Final = Path("/etc/polkit-1/rules.d/50-glixd-wheel.rules")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,6 +86,16 @@ def repository(sources: Sources) -> Path:
     words = ("--nixpkgs", sources.nixpkgs, "--core", sources.core, "--home-manager", sources.home_manager)
     glixctl("init", "--host", HOST, "--user", "bob", *words)
     return Path("/var/lib/glixd/repo")
+
+
+@pytest.fixture
+def rule() -> Iterator[None]:
+    """The optional rule, put in place as an administrator does it."""
+    shutil.copy("/usr/share/glixd/polkit-rules/50-glixd-wheel.rules", RULE)
+    run("systemctl", "restart", "polkit.service")
+    yield
+    RULE.unlink()
+    run("systemctl", "restart", "polkit.service")
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,8 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,19 +26,8 @@ from tests.booted.inside.machine import (
     subject,
 )
 
-RULE = Path("/etc/polkit-1/rules.d/50-glixd-wheel.rules")
 WITHOUT_AGENT = 12
 """How glixctl ends where a password is needed and nothing could ask for it."""
-
-
-@pytest.fixture
-def rule() -> Iterator[None]:
-    """The optional rule, put in place as an administrator does it."""
-    shutil.copy("/usr/share/glixd/polkit-rules/50-glixd-wheel.rules", RULE)
-    run("systemctl", "restart", "polkit.service")
-    yield
-    RULE.unlink()
-    run("systemctl", "restart", "polkit.service")
 
 
 def _installed() -> set[str]:
