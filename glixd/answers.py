@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, Final, TypeVar
 from glixd import api, audit, policy
 from glixd.api import Caller
 from glixd.backends.logs import page_of
-from glixd.errors import Failed, GlixError, NotAllowed, Refused
+from glixd.errors import Failed, GlixError, NotAllowed, Refused, invalid
 from glixd.parts import Parts
 from glixd.protocol import COMMIT, VERSION, ErrorCode, State
 from glixd.queries import unknown_transaction
@@ -204,6 +205,38 @@ class Answers:
         """Compare two generations."""
         return await self._read(caller, self._parts.generations.difference, asked)
 
+    async def bundle(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Give a piece of a bundle of the branch."""
+        return await self._read(caller, self._piece, asked)
+
+    def _piece(self, asked: api.BundleParameters) -> api.Piece:
+        repository = self._parts.repository
+        commit = repository.snapshot().commit
+        if asked.commit not in (None, commit):
+            raise Refused(
+                "The repository has changed since the first piece was read.",
+                code=ErrorCode.CONFLICT,
+                hint="Begin again without a commit.",
+            )
+        data, size = self._parts.bundles.piece(repository.branch, commit, asked.offset)
+        end = asked.offset + len(data)
+        return api.Piece(
+            commit=commit,
+            branch=repository.branch.removeprefix("refs/heads/"),
+            data=base64.b64encode(data).decode(),
+            size=size,
+            next=end if end < size else None,
+        )
+
+    async def upload(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
+        """Take a piece of a bundle in."""
+        try:
+            data = base64.b64decode(asked.data, validate=True)
+        except ValueError:
+            raise invalid("data", "it is no base 64") from None
+        name, size = await self._read(caller, self._parts.uploads.add, caller.uid, asked.upload, asked.offset, data)
+        return api.Received(upload=name, size=size)
+
     async def search(self, _row: api.Operation, asked: Any, caller: Caller, _client: Client) -> api.Value:
         """Find packages; where there is no index yet, it is built now and the answer does not wait for it."""
         found = await self._read(caller, self._parts.searcher.search, asked)
@@ -273,6 +306,8 @@ _ANSWERS: Final[Mapping[str, Method]] = {
     "TransactionLog": Answers.log,
     "ListGenerations": Answers.generations,
     "DiffGenerations": Answers.diff_generations,
+    "GetBundle": Answers.bundle,
+    "Upload": Answers.upload,
     "Search": Answers.search,
     "RefreshIndex": Answers.refresh_index,
     "ListRegistries": Answers.registries,

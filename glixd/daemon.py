@@ -22,6 +22,7 @@ from glixd.actions import REGISTERED
 from glixd.authority import PolkitAuthority
 from glixd.backends import memory
 from glixd.backends.activator import ActivatorDoor
+from glixd.backends.bundles import Bundles, Uploads
 from glixd.backends.bus import Bus, BusError
 from glixd.backends.evaluator import Evaluator, EvaluatorProgram, OwnEvaluator, child_opener, socket_opener
 from glixd.backends.index import Indexes
@@ -155,6 +156,8 @@ class Daemon:
         generations = Generations(repository, profile, systems, machine=settings.host)
         activator = ActivatorDoor(settings.activator, settings.activations) if settings.activator else None
         activation = Activation(activator, profile)
+        uploads = Uploads(settings.state / "uploads", processes)
+        uploads.remove_left()
         tools = Tools(
             repository,
             nix,
@@ -165,6 +168,7 @@ class Daemon:
             settings.host,
             switches=activation.possible,
             rollback_on_failure=settings.rollback_on_failure,
+            uploads=uploads,
         )
         preparer = Preparer(tools, owner_adopts=owner_adopts)
         parts = Parts(
@@ -224,6 +228,8 @@ class Daemon:
             database=database,
             authority=authority,
             watchers=Watchers(),
+            bundles=Bundles(repository.git, settings.state / "bundles"),
+            uploads=uploads,
             rates=Rates(settings.calls_per_second, settings.calls_at_once),
             build_repository=build_repository,
             nix_of=nix_of,

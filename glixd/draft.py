@@ -102,7 +102,8 @@ def outcome_of(draft: Draft) -> api.Outcome:
         if before.revision(name) != after.revision(name)
     ]
     taken_over = f"took over the edits of {listed(list(draft.adopted))}" if draft.adopted else f"rewrote {FLAKE}"
-    summary = draft.plan.summary if draft.plan.changes else taken_over
+    alone = (draft.plan.verb == "push" and draft.plan.note) or taken_over
+    summary = draft.plan.summary if draft.plan.changes else alone
     paths = {*draft.moved, *draft.moved.values()}
     told = {path: content for path, content in sorted(draft.changed.items()) if path not in paths}
     diff = "".join(

@@ -82,7 +82,7 @@ def _told(entry: LogEntry) -> api.HistoryEntry:
         time=datetime.datetime.fromtimestamp(entry.time, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         author=entry.author,
         subject=entry.subject,
-        transaction=entry.trailers.get("Glix-Transaction"),
+        transaction=entry.transaction,
         uid=int(uid) if uid.isdecimal() else None,
         reason=entry.trailers.get("Glix-Reason"),
         body=entry.body or None,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from glixd.backends.bundles import Bundles, Uploads
 from glixd.backends.logs import Logs
 from glixd.backends.nix import Nix
 from glixd.backends.profile import Profile
@@ -58,6 +59,8 @@ class Parts:
     authority: Authority
     watchers: Watchers
     rates: Rates
+    bundles: Bundles
+    uploads: Uploads
     build_repository: Callable[[Path], Repository]
     nix_of: Callable[[Repository], Nix]
     """The nix that evaluates the commits of a repository."""

@@ -61,6 +61,10 @@ CALLS_AT_ONCE: Final = 40
 MAX_CHECKS_PER_UID: Final = 4
 """polkit checks in flight."""
 PROGRESS_PER_SECOND: Final = 10
+MAX_UPLOAD: Final = 16 * 1024 * 1024
+"""Largest bundle of commits that a caller may bring, in bytes."""
+UPLOAD_PIECE: Final = 96 * 1024
+"""Bytes of a bundle in one message; they travel as base 64."""
 MAX_OFFSET: Final = 10_000
 """How far a search can be paged."""
 MAX_GENERATION: Final = 999_999

@@ -105,7 +105,7 @@ class Recovery:
             entries = self._parts.repository.git.log(self._parts.repository.snapshot().commit, limit=SEARCHED)
         except GlixError:
             return None
-        return next((entry.oid for entry in entries if entry.trailers.get("Glix-Transaction") == transaction), None)
+        return next((entry.oid for entry in entries if entry.transaction == transaction), None)
 
 
 def _ended(record: api.Transaction, state: State, commit: str | None) -> api.Transaction:

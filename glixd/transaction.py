@@ -38,6 +38,7 @@ from glixd.model.change import (
     Base,
     Init,
     Plan,
+    Push,
     Regenerate,
     RemoveHost,
     RenameHost,
@@ -50,6 +51,7 @@ from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
 from glixd.model.operations import plan, plan_host, plan_renamed_host, plan_without_host, regenerated
 from glixd.protocol import ErrorCode
+from glixd.replay import replay, told
 from glixd.undo import Undoer, Undone, plan_restored, plan_undone, restored, still_undoable
 
 ATTEMPTS: Final = 3
@@ -180,7 +182,9 @@ class Transactor:
         """Make the commit of a job on top of `snapshot`; `shown` is what the work tree shows, where its edits count."""
         job.cancellation.check()
         job.step("computing the change")
-        draft = self._draft(snapshot, job, held, shown)
+        newest = self._replayed(job, snapshot)
+        finished = self._draft(newest, job, held, shown if newest is snapshot else None)
+        draft = told(snapshot, newest, job.request, finished) if isinstance(job.request, Push) else finished
         if not draft.changed:
             if job.point:
                 job.point(snapshot.commit)
@@ -190,8 +194,10 @@ class Transactor:
         if job.dry_run and examine is None:
             return Result(outcome)
         job.step("writing the commit")
-        commit = self._repository.make(commit_of(job, draft, snapshot.commit, self.machine))
-        self._verify(commit, draft)
+        commit = newest.commit
+        if finished.changed:
+            commit = self._repository.make(commit_of(job, finished, newest.commit, self.machine))
+        self._verify(commit, finished)
         hosts = self._concerned(snapshot, commit, draft)
         warnings: tuple[str, ...] = ()
         if examine:
@@ -203,6 +209,14 @@ class Transactor:
         return (
             Result(outcome, warnings=warnings) if job.dry_run else _Made(job, draft, outcome, commit, hosts, warnings)
         )
+
+    def _replayed(self, job: Job, snapshot: Snapshot) -> Snapshot:
+        """The newest of the commits that a clone brings, on top of `snapshot`; that one where the job brings none."""
+        if not isinstance(job.request, Push):
+            return snapshot
+        for path in self._repository.edits(snapshot):
+            raise _edited(path, "the commits would be published over it", "Commit the edit first: glixctl adopt")
+        return replay(self._repository, snapshot, job.request, job)
 
     def _commit(self, made: Sequence[_Made], held: Held, base: Snapshot, newest: Snapshot) -> Published:
         """Pass the commit point, and publish: the commits stand, and from here on whatever happens is a warning."""
@@ -323,6 +337,8 @@ class Transactor:
                 return plan_renamed_host(base, request)
             case Init():
                 return plan_host(base, request, templates())
+            case Push():  # whose commits are made: what is left is what follows from them
+                return plan(base, Regenerate(request.host))
             case _:
                 return plan(base, request)
 
@@ -382,7 +398,7 @@ class Transactor:
     ) -> str | None:
         """The new flake.lock where the inputs may have changed; None where they can't."""
         same = flake.encode() == snapshot.data(FLAKE) and lock is not None and lock.encode() == before
-        if isinstance(job.request, Regenerate):  # which mends a lock that lost an input, too
+        if isinstance(job.request, Regenerate | Push):  # which mends a lock that lost an input, too
             known = LockFile.parse(lock).inputs
             same = same and all(name in known for name in ("nixpkgs", *FlakeFile.parse(flake).input_names))
         if same and not planned.updates and not moved_folders(snapshot, lock):

@@ -54,7 +54,8 @@ TASKS = {
     "switch": ("Switch the machine, and go back", ("rebuild", "system", "generations")),
     "undo": ("See what was changed, undo it, and stop a change", ("history", "diff", "rollback", "transaction")),
     "look": ("Look at what is there", ("list", "show", "info", "inputs")),
-    "machines": ("Set machines up", ("init", "host", "adopt", "regen", "registry", "gc")),
+    "machines": ("Set machines up", ("init", "host", "registry", "gc")),
+    "edit": ("Edit the files of the repository", ("clone", "push", "adopt", "regen")),
     "trouble": ("Find out what is wrong", ("doctor", "ping", "version")),
     "glixctl": ("Get to know this program", ("help", "completion")),
 }

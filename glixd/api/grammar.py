@@ -22,6 +22,7 @@ IMPORTED_PATH: Final = re.compile(
     r"[A-Za-z0-9_+@=,][A-Za-z0-9_+@=,.-]*(/[A-Za-z0-9_+@=,][A-Za-z0-9_+@=,.-]*){0,7}", re.ASCII
 )
 DAYS: Final = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII)
+UPLOAD: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 TRANSACTION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
 
 
@@ -105,6 +106,7 @@ Line = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
 CommitName = Annotated[str, matching(COMMIT_NAME, "a commit: 4 to 64 hexadecimal digits")]
 
 
+UploadName = Annotated[str, matching(UPLOAD, "the name of an upload: 32 hexadecimal digits")]
 InputName = Annotated[str, matching(PACKAGE_NAME, "the name of an input or a package")]
 ChangeKey = Annotated[
     str, matching(CHANGE_KEY, "a key: letters, digits, _ and -, and for the configuration of a package config.NAME")

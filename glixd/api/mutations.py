@@ -23,6 +23,7 @@ from glixd.api.grammar import (
     Reference,
     Scope,
     System,
+    UploadName,
     UserName,
     matching,
 )
@@ -170,6 +171,12 @@ class AdoptParameters(MutationParameters):
     everything: bool = Field(
         False, description="Commit the edits of every file that git tracks, not only of managed ones."
     )
+
+
+class PushParameters(MutationParameters):
+    """Which commits to put on top of the branch."""
+
+    upload: UploadName = Field(description="The upload that holds a bundle of them, from Upload.")
 
 
 class ApplyParameters(MutationParameters):

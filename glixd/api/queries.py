@@ -17,9 +17,19 @@ from glixd.api.grammar import (
     Reference,
     Scope,
     TransactionId,
+    UploadName,
     UserName,
 )
-from glixd.protocol import MAX_GENERATION, MAX_LOG_OFFSET, MAX_OFFSET, MAX_REFERENCES, PAGE_SIZE, State
+from glixd.protocol import (
+    MAX_GENERATION,
+    MAX_LOG_OFFSET,
+    MAX_OFFSET,
+    MAX_REFERENCES,
+    MAX_UPLOAD,
+    PAGE_SIZE,
+    UPLOAD_PIECE,
+    State,
+)
 
 
 class Nothing(Parameters):
@@ -192,3 +202,18 @@ class DoctorParameters(Parameters):
     """How thoroughly to look."""
 
     verify: bool = Field(False, description="Lock everything once more, to compare; this may need the network.")
+
+
+class BundleParameters(Parameters):
+    """Which piece of the bundle."""
+
+    commit: CommitName | None = Field(None, description="The commit of the piece before; by default the newest one.")
+    offset: int = Field(0, ge=0, le=2**40, description="The place where the piece begins.")
+
+
+class UploadParameters(Parameters):
+    """The next piece of a bundle."""
+
+    data: Annotated[str, Field(max_length=4 * UPLOAD_PIECE // 3 + 4)] = Field(description="The bytes, in base 64.")
+    upload: UploadName | None = Field(None, description="The upload that goes on; without it, a new one begins.")
+    offset: int = Field(0, ge=0, le=MAX_UPLOAD, description="How many bytes of it were sent before.")

@@ -243,6 +243,23 @@ class RegistryPage(Value):
     next: str | None = Field(None, description="Pass as `after` to go on.")
 
 
+class Piece(Value):
+    """A piece of a git bundle of the branch."""
+
+    commit: str = Field(description="The commit that the bundle leads to.")
+    branch: str = Field(description="The name of the branch, as the bundle has it.")
+    data: str = Field(description="The bytes, in base 64.")
+    size: int = Field(description="Bytes of the whole bundle.")
+    next: int | None = Field(None, description="Pass as `offset`, with the commit, to go on.")
+
+
+class Received(Value):
+    """How much of an upload has come."""
+
+    upload: str = Field(description="Pass it to go on, and to Push.")
+    size: int = Field(description="Bytes so far.")
+
+
 class HistoryEntry(Value):
     """One commit."""
 

@@ -205,6 +205,12 @@ _ROWS: Final = (
     _query(
         "ShowRegistry", queries.ShowRegistryParameters, results.RegistryPage, Policy.READ, "Show what a registry lists."
     ),
+    _query(
+        "GetBundle", queries.BundleParameters, results.Piece, Policy.READ, "Give a piece of a git bundle of the branch."
+    ),
+    _query(
+        "Upload", queries.UploadParameters, results.Received, Policy.READ, "Take a piece of a bundle of commits in."
+    ),
     _mutation("Init", mutations.InitParameters, Policy.HOST_MANAGE, "Make the repository, or add a host to it."),
     _mutation("Add", mutations.AddParameters, Policy.INSTALL, "Add packages to a host."),
     _mutation("Remove", mutations.NamesParameters, Policy.REMOVE, "Remove packages from a host."),
@@ -221,6 +227,7 @@ _ROWS: Final = (
     _mutation("RenameHost", mutations.RenameHostParameters, Policy.HOST_MANAGE, "Give a host another name."),
     _mutation("Update", mutations.UpdateParameters, Policy.UPDATE, "Lock inputs anew, at their newest revision."),
     _mutation("Adopt", mutations.AdoptParameters, Policy.ADOPT, "Commit what people edited in the work tree."),
+    _mutation("Push", mutations.PushParameters, Policy.ADOPT, "Put the commits of a clone on top of the branch."),
     _mutation("Apply", mutations.ApplyParameters, Policy.CONFIGURE, "Make several changes as one, in one commit."),
     _mutation("Rollback", mutations.RollbackParameters, Policy.ROLLBACK, "Undo changes that were made through glixd."),
     _mutation(

@@ -63,6 +63,11 @@ class LogEntry(NamedTuple):
     body: str = ""
     """The message below the subject, without its trailers."""
 
+    @property
+    def transaction(self) -> str | None:
+        """The transaction that made it, or brought what a person made; None for one that came without glixd."""
+        return self.trailers.get("Glix-Transaction") or self.trailers.get("Glix-Pushed")
+
 
 class RefUpdate(NamedTuple):
     """Move `ref` from `old` (None: it must not exist; "": whatever it is) to `new`."""
@@ -291,14 +296,37 @@ class Git:
         done = self._git("merge-file", "-p", "-q", str(current), str(base), str(other))
         return done.stdout if done.status == 0 else None
 
-    def initialise(self, branch: str) -> None:
+    def initialise(self, branch: str, object_format: str = "sha1") -> None:
         """Make the repository in an existing folder, with `branch` as its unborn branch."""
-        done = self._processes.run(
-            ["git", "init", "--quiet", f"--initial-branch={branch}", "--template=", str(self.root)],
-            environment=ENVIRONMENT,
-        )
+        words = (f"--object-format={object_format}", f"--initial-branch={branch}", "--template=")
+        done = self._processes.run(["git", "init", "--quiet", *words, str(self.root)], environment=ENVIRONMENT)
         if done.status:
             raise self._failure("init", done)
+
+    def bundle(self, ref: str, commit: str, target: Path, *, timeout: float) -> None:
+        """Write a bundle of everything that leads to `commit`, which `ref` names or has left behind."""
+        done = self._git("bundle", "create", "--quiet", str(target), ref, timeout=timeout)
+        if done.status:
+            raise self._failure("bundle", done)
+
+    def fetch_bundle(self, bundle: Path, ref: str, *, timeout: float, cancellation: Cancellation | None = None) -> bool:
+        """Take the commits of a bundle in, every object checked, and let `ref` name its HEAD; False where that can't be."""
+        words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", str(bundle), f"HEAD:{ref}")
+        checks = ("-c", "fetch.fsckObjects=true", "-c", "fetch.unpackLimit=1", "-c", "core.bigFileThreshold=16m")
+        done = self._git(*checks, *words, timeout=timeout, cancellation=cancellation)
+        return done.status == 0
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """The newest commit that leads to both."""
+        done = self._git("merge-base", one, other)
+        return done.stdout.decode().split()[0] if done.status == 0 else None
+
+    def sizes(self, oids: Iterable[str]) -> dict[str, int]:
+        """The sizes of objects, without reading them."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode()
+        done = self._git("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked)
+        lines = [line.split() for line in done.stdout.decode().splitlines()]
+        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdecimal()}
 
     def in_background(
         self,
@@ -338,11 +366,13 @@ class Git:
         keep: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
         cancellation: Cancellation | None = None,
+        timeout: float | None = None,
     ) -> Completed:
         return self._processes.run(
             self._argv(*words),
             stdin=stdin,
             keep=keep,
+            timeout=timeout,
             cwd=self.root,
             environment={**ENVIRONMENT, **(environment or {})},
             cancellation=cancellation,

@@ -75,6 +75,8 @@ class Commit(NamedTuple):
     files: Mapping[str, Content]
     programs: Set[str] = frozenset()
     """The paths whose new contents are executable."""
+    written: int | None = None
+    """When the author wrote it, in seconds of the epoch; by default now."""
 
 
 class Pending:
@@ -119,12 +121,12 @@ class Pending:
             tuple(path.split("/")): self._leaf(path, content, commit, width) for path, content in commit.files.items()
         }
         tree = self._folder(base, changes, width)
-        moment = f"{int(time.time())} +0000"
+        now = int(time.time())
         lines = [
             f"tree {tree or self._add('tree', b'', width)}",
             *([f"parent {commit.base}"] if commit.base else []),
-            f"author {_identity(commit.author)} {moment}",
-            f"committer {_identity(commit.committer)} {moment}",
+            f"author {_identity(commit.author)} {now if commit.written is None else commit.written} +0000",
+            f"committer {_identity(commit.committer)} {now} +0000",
             "",
             commit.message,
         ]

@@ -524,12 +524,12 @@ class Repository:
         """Whether a commit of ours stands between two commits; what people commit is in their work tree already."""
         if not self.git.is_ancestor(old, new):
             return False
-        return any("Glix-Transaction" in entry.trailers for entry in self.git.log(f"{old}..{new}", limit=1000))
+        return any(entry.transaction for entry in self.git.log(f"{old}..{new}", limit=1000))
 
     def _touched(self, old: str | None, new: str) -> set[str]:
         """The files that commits of ours changed between two commits; what people commit is in their work tree already."""
         entries = self.git.log(f"{old}..{new}", limit=1000)
-        ours = [entry.oid for entry in entries if "Glix-Transaction" in entry.trailers]
+        ours = [entry.oid for entry in entries if entry.transaction]
         return {path for oid in ours for path in self.git.changed_paths(f"{oid}~1", oid)}
 
     @contextlib.contextmanager

@@ -100,6 +100,37 @@ class Regenerate:
 
 
 @dataclass(frozen=True, slots=True)
+class PushedFile:
+    """What a commit that a person made does to one file; None for no file."""
+
+    path: str
+    mode: str
+    before: bytes | None
+    after: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PushedCommit:
+    """A commit that a person made in a clone."""
+
+    author: str
+    email: str
+    when: int
+    message: str
+    files: tuple[PushedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Put the commits of a clone on top of the branch."""
+
+    host: str
+    base: str
+    """The commit that they were made on."""
+    commits: tuple[PushedCommit, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """Change keys of one package of a host."""
 
@@ -216,7 +247,7 @@ class Restore:
 
 Planned = Add | Remove | Switch | Change | Move | SetHost | Regenerate | Update | Adopt | Batch
 """Requests whose plan follows from the manifests alone."""
-Request = Planned | Init | RemoveHost | RenameHost | Rollback | Restore
+Request = Planned | Init | RemoveHost | RenameHost | Rollback | Restore | Push
 
 
 # -- what is there, and what becomes of it -----------------------------------------------------------------------

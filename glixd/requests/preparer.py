@@ -10,7 +10,7 @@ from glixd import api
 from glixd.api import Caller
 from glixd.backends.process import Cancellation
 from glixd.model.change import Resolved
-from glixd.requests import batch, hosts, inputs, machine, repository
+from glixd.requests import batch, hosts, inputs, machine, pushing, repository
 from glixd.requests.batch import Maker
 from glixd.requests.revisions import with_locked, with_revisions
 from glixd.requests.tools import Tools
@@ -68,6 +68,7 @@ _MAKERS: Final[Mapping[str, Maker]] = {
     "RenameHost": hosts.rename_host,
     "Update": inputs.update,
     "Adopt": repository.adopt,
+    "Push": pushing.push,
     "Rollback": repository.rollback,
     "Regenerate": repository.regenerate,
 }

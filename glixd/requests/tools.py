@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glixd import api
+from glixd.backends.bundles import Uploads
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
@@ -35,6 +36,7 @@ class Tools:
     switches: bool
     """Whether this daemon may switch the machine, by an activator."""
     rollback_on_failure: bool
+    uploads: Uploads
 
     def host(self, asked: api.MutationParameters, context: Context) -> tuple[str, Manifest]:
         """The host that is meant, with its manifest; raises UnknownHost."""

@@ -26,6 +26,8 @@ class Part:
     sources: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     """The keys that change, without their values."""
+    author: str = ""
+    """Who wrote what a caller brings, where that is not the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def to_authorise(
             skips_evaluation=skips_evaluation,
             sources=part.sources,
             keys=part.keys,
+            author=part.author,
         )
         for part in prepared.parts
     ]
@@ -90,9 +93,11 @@ def digest_of(operation: str, request: Request | Collect | Rebuild) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value of the kinds that JSON has: enumerations as their text, tuples as lists."""
+    """A value of the kinds that JSON has: enumerations as their text, tuples as lists, bytes as their sha256."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
     return str(value) if isinstance(value, str) else value

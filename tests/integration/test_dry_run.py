@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from tests.support.repositories import EXAMPLES, Sources
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
 
 MANIFEST: Final = "hosts/laptop/glix.toml"
+UPLOAD: Final = "0" * 32
 HELLO: Final = (EXAMPLES / "pkg-hello/flake.nix").read_text()
 
 
@@ -44,6 +46,17 @@ def _moved_source(site: Site) -> None:
     site.nix.lock(site.repository)
     site.commit({"flake.nix": flake, "flake.lock": site.read("flake.lock")})
     make_git_flake(source, {"README": "newer\n"})
+
+
+def _brought(site: Site) -> None:
+    """A commit of a clone that changes the manifest, brought and not pushed yet."""
+    clone = site.root / "clone"
+    git(site.root, "clone", "--quiet", str(site.repository), str(clone))
+    head = git(clone, "rev-parse", "HEAD")
+    make_git_flake(clone, {MANIFEST: (clone / MANIFEST).read_text() + '\n[packages.perl]\nflake = "nixpkgs#perl"\n'})
+    uploads = site.state / "uploads"
+    uploads.mkdir(mode=0o700, exist_ok=True)
+    git(clone, "bundle", "create", "--quiet", str(uploads / f"{os.getuid()}-{UPLOAD}"), f"{head}..HEAD", "HEAD")
 
 
 def _nothing(_site: Site) -> None:
@@ -73,6 +86,7 @@ CASES: Final[dict[str, list[tuple[dict[str, Any], Before]]]] = {
     "RenameHost": [({"name": "pi", "to": "pico"}, _nothing)],
     "Update": [({"inputs": ["moving"]}, _moved_source), ({}, _moved_source)],
     "Adopt": [({"message": "By hand"}, _edit)],
+    "Push": [({"upload": UPLOAD}, _brought)],
     "Rollback": [({"steps": 2}, _nothing)],
     "Apply": [
         (

@@ -275,6 +275,7 @@ QUERIES: Final[dict[str, Callable[[World], Answer]]] = {
     "Wait": lambda world: {"transaction": world.transaction, "timeout": 1.5},
     "RefreshIndex": lambda _: {"timeout": 60.0},
     "Search": lambda _: {"query": "python", "limit": 3, "offset": 1},
+    "GetBundle": lambda _: {},
     "ListRegistries": lambda _: {"host": "laptop"},
     "RefreshRegistries": lambda _: {},
 }
@@ -284,7 +285,7 @@ def test_every_query_answers_the_same_over_both_transports(world: World) -> None
     world.transaction = world.daemon.done("Add", refs=["firefox", "hello"])["id"]
     world.daemon.health()
     queries = {name for name, row in api.OPERATIONS.items() if row.kind is Kind.QUERY}
-    queries -= {"Cancel", "ShowRegistry"}  # they need what is not here, and have tests of their own
+    queries -= {"Cancel", "ShowRegistry", "Upload"}  # they need what is not here, and have tests of their own
     assert set(QUERIES) == queries, "a query without a case here"
     for name, parameters in QUERIES.items():
         asked = parameters(world)

@@ -39,6 +39,8 @@ UNDER_WAY: Final = {
 """What a person has in the work tree and has not committed."""
 STAGED: Final = ("notes/staged.txt", "notes/new-and-staged.txt")
 GENERATIONS: Final = (1, 2)
+UPLOAD: Final = "0" * 32
+"""The name of what a client of this uid has brought."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def mutations(sources: Sources) -> dict[str, Mutation]:
         "rename host": Mutation("RenameHost", {"name": "pi", "to": "pico"}),
         "update": Mutation("Update", {"inputs": ["moving"]}),
         "adopt": Mutation("Adopt", {"message": "By hand"}, _edit_manifest),
+        "push": Mutation("Push", {"upload": UPLOAD}, _upload),
         "rollback": Mutation("Rollback", {"steps": 2}),
         "batch": Mutation(
             "Apply",
@@ -105,6 +108,22 @@ def _no_repository(world: World) -> None:
 def _edit_manifest(world: World) -> None:
     path = world.repository / MANIFEST
     path.write_text(path.read_text() + '\n[packages.perl]\nflake = "nixpkgs#perl" # by hand\n')
+
+
+def _upload(world: World) -> None:
+    """Two commits of a clone, one of a file of its own and one of the manifest, brought and not pushed yet."""
+    clone = world.root / "clone"
+    git(world.root, "clone", "--quiet", os.fspath(world.repository), os.fspath(clone))
+    head = git(clone, "rev-parse", "HEAD")
+    write_files(clone, {"notes/pushed.txt": "brought\n"})
+    commit_all(clone, "Notes")
+    manifest = (clone / MANIFEST).read_text() + '\n[packages.perl]\nflake = "nixpkgs#perl"\n'
+    write_files(clone, {MANIFEST: manifest})
+    commit_all(clone, "Perl")
+    uploads = world.state / "uploads"
+    uploads.mkdir(mode=0o700, exist_ok=True)
+    git(clone, "bundle", "create", "--quiet", os.fspath(uploads / f"{os.getuid()}-{UPLOAD}"), f"{head}..HEAD", "HEAD")
+    shutil.rmtree(clone)
 
 
 def _edit_flake(world: World) -> None:

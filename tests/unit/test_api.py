@@ -73,6 +73,8 @@ FITTING: dict[str, object] = {
     "changes": {"scope": "home"},
     "operations": [{"operation": "Remove", "names": ["firefox"]}],
     "to": "server",
+    "upload": "0" * 32,
+    "data": "QQ==",
     "query": "web browser",
     "url": "https://registry.example/registry.json",
 }

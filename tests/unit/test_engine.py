@@ -121,6 +121,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
         authority=doorkeeper,
         watchers=Watchers(),
         rates=Rates(),
+        bundles=nowhere,
+        uploads=nowhere,
         build_repository=nowhere,
         nix_of=nowhere,
         mode="user",

@@ -40,8 +40,8 @@ def git(root: Path, tmp_path: Path) -> Iterator[Git]:
     made.close()
 
 
-def make(git: Git, base: str | None, changes: dict[str, Content], **more: frozenset[str]) -> str:
-    return git.make_commit(Commit(base, ALICE, DAEMON, "Subject\n", changes, **more))
+def make(git: Git, base: str | None, changes: dict[str, Content], programs: frozenset[str] = frozenset()) -> str:
+    return git.make_commit(Commit(base, ALICE, DAEMON, "Subject\n", changes, programs))
 
 
 def tree_of(root: Path, commit: str) -> str:
