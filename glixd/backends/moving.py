@@ -30,9 +30,12 @@ class Moving:
         self._note = note
         self._directory = directory
 
-    def write(self, expected: Mapping[str, str | None], deleted: Iterable[str] = ()) -> None:
-        """Note that the branch moves, or that these refs are deleted."""
-        self._note.write_text(json.dumps({"expected": dict(expected), "deleted": list(deleted)}))
+    def write(self, branch: str, expected: Mapping[str, str | None], deleted: Iterable[str] = ()) -> None:
+        """Note that the branch moves, or that these refs are deleted; and which of their locks somebody else has now."""
+        names = list(deleted)
+        foreign = {str(lock): number for lock in self._ours(branch, names) if (number := _inode(lock))}
+        note = {"expected": dict(expected), "deleted": names, "foreign": foreign}
+        self._note.write_text(json.dumps(note))
 
     def clear(self) -> None:
         """Nothing is under way: the locks of refs that come now are none of ours."""
@@ -49,21 +52,24 @@ class Moving:
         return found if isinstance(found, dict) else {}
 
     def release(self, branch: str) -> None:
-        """Remove the locks that came after the note and that no living git keeps."""
-        try:
-            since = self._note.stat().st_ctime_ns
-        except FileNotFoundError:
+        """Remove the locks that came after the note and that no living git keeps; no clock is asked, since clocks jump."""
+        if not self.exists:
             return
-        deleted = self._read().get("deleted")
+        note = self._read()
+        deleted, foreign = note.get("deleted"), note.get("foreign")
         names = [str(name) for name in deleted] if isinstance(deleted, list) else []
-        for lock in self.locks("HEAD", branch, *names, *([PACKED] if names else [])):
-            if _left_behind(lock, since):
+        there = foreign if isinstance(foreign, dict) else {}
+        for lock in self._ours(branch, names):
+            if _left_behind(lock, there.get(str(lock))):
                 log.warning("removed a lock that an interrupted transaction left", path=str(lock))
                 lock.unlink(missing_ok=True)
 
     def locks(self, *names: str) -> list[Path]:
         """Where git locks these refs."""
         return [self._directory / f"{name}.lock" for name in names]
+
+    def _ours(self, branch: str, deleted: list[str]) -> list[Path]:
+        return self.locks("HEAD", branch, *deleted, *([PACKED] if deleted else []))
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -73,17 +79,21 @@ class Moving:
         return found if isinstance(found, dict) else {}
 
 
-def _left_behind(lock: Path, since: int) -> bool:
-    """Whether a lock file came after `since` and stands unchanged for a while: no git that is alive keeps one so long."""
-    deadline = time.monotonic() + SETTLE
+def _inode(lock: Path) -> int | None:
     try:
-        first = lock.stat()
-        if first.st_ctime_ns < since:
-            return False
-        while time.monotonic() < deadline:
-            time.sleep(0.05)
-            if lock.stat().st_ino != first.st_ino:
-                return False
+        return lock.stat().st_ino
     except FileNotFoundError:
+        return None
+
+
+def _left_behind(lock: Path, foreign: int | None) -> bool:
+    """Whether a lock is not the foreign one and stands unchanged for a while: no git that is alive keeps one so long."""
+    deadline = time.monotonic() + SETTLE
+    first = _inode(lock)
+    if first is None or first == foreign:
         return False
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        if _inode(lock) != first:
+            return False
     return True

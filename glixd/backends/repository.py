@@ -381,6 +381,7 @@ class Repository:
         """Move the branch from `base` to `commit`, durably; raises Conflict, Busy or ReadOnly, and then nothing moved."""
         self._settle(held)
         if self._moved(held, commit, base):
+            self._sync_branch()
             return
         now = self.git.ref(self.branch)
         if now == commit:
@@ -396,10 +397,19 @@ class Repository:
             f"git could not move {self.branch}.", code=ErrorCode.READ_ONLY, hint="Run git fsck in the repository."
         )
 
+    def _sync_branch(self) -> None:
+        """Wait until the move of the branch is on the disk; git waits for what it writes, and not for the name it gives it."""
+        folder = (self.git.directory / self.branch).parent
+        try:
+            if folder.is_dir():  # a store of another format keeps refs elsewhere
+                files.sync_folder(folder)
+        except OSError as error:
+            log.warning("the branch moved, and that may not be on the disk yet", reason=str(error))
+
     def _settle(self, held: Held) -> None:
         """Write what was made, durably."""
         with files.translating(self.root):
-            self._moving.write(held.expected)
+            self._moving.write(self.branch, held.expected)
             self.git.pending.settle()
 
     def _moved(self, held: Held, commit: str, base: str | None) -> bool:
@@ -415,7 +425,7 @@ class Repository:
     def delete_refs(self, held: Held, refs: Mapping[str, str]) -> bool:
         """Delete refs that name these objects; False when one does not, or is locked, and then all are still there."""
         with files.translating(self.root):
-            self._moving.write({}, refs)
+            self._moving.write(self.branch, {}, refs)
         gone = [RefUpdate(ref, "0" * len(oid), oid) for ref, oid in refs.items()]
         done = self.git.update_refs(gone, keep=held.keep)
         self._moving.clear()

@@ -90,3 +90,13 @@ def test_the_sweep_sees_every_file_of_a_mutation(bench: Workbench) -> None:
     changed = {call.path.rpartition("/")[2] for call in known.calls}
     assert {"index.lock", "main.lock", "published.lock", "state.db-wal"} <= changed
     assert any(call.name == "renameat2" for call in known.calls)
+
+
+def test_the_commit_point_is_on_the_disk_before_anybody_hears_of_it(bench: Workbench) -> None:
+    _, known = bench.case("add")
+    told = [(call.name, call.path.partition("/.git/")[2]) for call in known.calls]
+    moved = told.index(("rename", "refs/heads/main.lock"))
+    assert ("fsync", "refs/heads/main.lock") in told[:moved]
+    assert any(name == "fsync" and path.startswith("objects/") for name, path in told[:moved])
+    published = next(at for at, (name, _) in enumerate(told) if name == "renameat2")
+    assert ("fsync", "refs/heads") in told[moved:published]

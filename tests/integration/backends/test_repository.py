@@ -181,6 +181,14 @@ def test_locks_of_a_deletion_that_was_killed_are_released_and_only_those(worksho
     assert git(root, "tag", "--list") == ""
 
 
+def test_a_lock_of_a_killed_process_is_known_whatever_the_clock_says(workshop: Workshop, root: Path) -> None:
+    workshop.run(add("ripgrep"))
+    (root / MAIN_LOCK).touch()  # by its time it came before the note, as when the clock was set back in between
+    (root / ".git" / "glix" / "moving").write_text(json.dumps({"expected": {}, "deleted": [], "foreign": {}}))
+    assert workshop.run(add("firefox")).warnings == ()
+    assert not (root / MAIN_LOCK).exists()
+
+
 def test_a_ref_that_somebody_locks_is_not_deleted(workshop: Workshop, root: Path) -> None:
     git(root, "tag", "glix/gen/laptop/1")
     lock = root / ".git" / "packed-refs.lock"
