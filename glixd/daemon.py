@@ -99,6 +99,7 @@ class Daemon:
                 await asyncio.to_thread(self._recover, engine, parts)
                 await self._serve(engine, bus, ready_fd)
             finally:
+                parts.repository.close()
                 parts.database.close()
         finally:
             for lock in locks:

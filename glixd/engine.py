@@ -131,12 +131,19 @@ class Engine:
 
     def recover(self) -> None:
         """Say how the transactions ended that an earlier daemon left in the middle; before the first request."""
-        for record in self._parts.database.unfinished():
+        database = self._parts.database
+        if database.lost:
+            for record in self._recovery.remembered():
+                database.save(record)
+            database.found_again()
+        for record in database.unfinished():
             if settled := self._recovery.settled(record):
-                self._parts.database.save(settled)
+                database.save(settled)
             else:
                 self._unsettled.append(record)
-        self._parts.database.prune(datetime.datetime.now(datetime.UTC))
+        for record in database.recent((), 1):
+            self._parts.queue.follow(record.id)
+        database.prune(datetime.datetime.now(datetime.UTC))
         self._parts.logs.prune()
 
     async def _settle(self, record: api.Transaction) -> None:

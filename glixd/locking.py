@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from glixd.backends.evaluator import Leaf
@@ -18,8 +19,9 @@ from glixd.backends.nix import Nix
 from glixd.backends.objects import REGULAR
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import FLAKE, LOCK, Snapshot
-from glixd.errors import Refused
+from glixd.errors import Failed, Refused
 from glixd.model import lockfile
+from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
 from glixd.protocol import ErrorCode
 
@@ -59,12 +61,15 @@ class Locker:
             anew = {*moved_folders(snapshot, lock), *update}
             start = lockfile.without(lock, anew) if lock is not None and anew else lock
             locked = self._run(snapshot, flake, start, folders, cancellation)
+            _check_complete(locked, [*FlakeFile.parse(flake).input_names, *anew])
             self._remember(key, locked)
         return locked or None
 
     def lock_new(self, flake: str, cancellation: Cancellation) -> str:
         """The flake.lock of a repository that is still to be made."""
-        return self._run(None, flake, None, [], cancellation)
+        locked = self._run(None, flake, None, [], cancellation)
+        _check_complete(locked, ["nixpkgs"])
+        return locked
 
     def remove_left(self) -> None:
         """Remove what a daemon that was killed left; only while there is no other that locks here."""
@@ -85,6 +90,17 @@ class Locker:
         self._known[key] = lock
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
+
+
+def _check_complete(lock: str, names: Iterable[str]) -> None:
+    """Raise LockFailed where an input was not locked, though nix said that all went well."""
+    known = LockFile.parse(lock).inputs
+    if missing := [name for name in names if name not in known]:
+        raise Failed(
+            f"nix said that it locked the inputs, and did not lock {', '.join(missing)}.",
+            code=ErrorCode.LOCK_FAILED,
+            hint="Look at the nix that the daemon finds on its path; nothing was changed.",
+        )
 
 
 def moved_folders(snapshot: Snapshot, lock: str | None) -> list[str]:

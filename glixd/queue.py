@@ -30,6 +30,8 @@ TOGETHER: Final = 32
 """Changes that share a commit point at most; whoever waits behind them waits for all."""
 LOG_LINES: Final = 500
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+TIME_DIGITS: Final = 10
+"""Of the digits of an id so many say when it was given."""
 """Crockford's base 32, in lower case."""
 
 
@@ -214,6 +216,13 @@ class Queue:
     def leave(self, ticket: Ticket) -> None:
         """The transaction has ended."""
         self._under_way.pop(ticket.id, None)
+
+    def follow(self, identifier: str) -> None:
+        """Let all ids come after this one, though the clock may have gone back since it was given."""
+        moment = 0
+        for character in identifier[:TIME_DIGITS]:
+            moment = moment << 5 | ALPHABET.index(character)
+        self._moment = max(self._moment, moment)
 
     def close(self) -> None:
         """Admit nothing any more."""

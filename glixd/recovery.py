@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import datetime
+import re
+from collections.abc import Iterator
 from typing import Final
 
 import structlog
 
 from glixd import api
 from glixd.backends.activator import Activated, Status
+from glixd.backends.git import LogEntry
 from glixd.backends.repository import SCRATCH_REF
 from glixd.errors import GlixError
+from glixd.model.change import ALL_HOSTS
 from glixd.parts import Parts
 from glixd.protocol import ErrorCode, State, json_code
-from glixd.queue import now
+from glixd.queue import ALPHABET, now
 
 log = structlog.get_logger()
 
@@ -21,6 +26,9 @@ SEARCHED: Final = 1000
 """Commits among which recovery looks for that of a transaction."""
 _LEFT: Final = {"CollectGarbage": "what was deleted stays deleted"}
 """What an interrupted operation leaves that makes no commit, and is not undone by having none."""
+_ID: Final = re.compile(f"[{ALPHABET}]{{26}}")
+_OPERATIONS: Final = {re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower(): name for name in api.OPERATIONS}
+"""Operations by the verb in the subject of their commits."""
 WENT: Final = (Status.DONE, Status.UNITS_FAILED, Status.REBOOT_NEEDED)
 
 
@@ -53,6 +61,17 @@ class Recovery:
             return _failed(record, commit, message, "Run: glixctl rebuild")
         left = _LEFT.get(record.operation, "nothing was changed")
         return _failed(record, None, f"The daemon ended in the middle of this transaction; {left}.", "Do it again.")
+
+    def remembered(self) -> Iterator[api.Transaction]:
+        """The transactions that the commits tell of, where their records were lost."""
+        try:
+            entries = self._parts.repository.git.log(self._parts.repository.snapshot().commit, limit=SEARCHED)
+        except GlixError as error:
+            log.warning("the history of transactions can't be read from the commits", reason=error.message)
+            return
+        for entry in entries:
+            if record := _told(entry):
+                yield record
 
     def _activated(self, transaction: str) -> Activated | None:
         try:
@@ -106,6 +125,30 @@ class Recovery:
         except GlixError:
             return None
         return next((entry.oid for entry in entries if entry.transaction == transaction), None)
+
+
+def _told(entry: LogEntry) -> api.Transaction | None:
+    """The transaction that made a commit; None where a person did."""
+    identifier, uid = entry.trailers.get("Glix-Transaction", ""), entry.trailers.get("Glix-Uid", "")
+    words = entry.subject.split()
+    if not _ID.fullmatch(identifier) or not uid.isdecimal() or words[:1] != ["glix"] or len(words) < 3:
+        return None
+    host = words[2].removesuffix(":")
+    moment = datetime.datetime.fromtimestamp(entry.time, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return api.Transaction(
+        id=identifier,
+        operation=_OPERATIONS.get(words[1], words[1]),
+        host=None if host == ALL_HOSTS else host,
+        state=State.SUCCEEDED,
+        uid=int(uid),
+        login=entry.author,
+        created=moment,
+        finished=moment,
+        dry_run=False,
+        digest=entry.trailers.get("Glix-Request-Digest"),
+        commit=entry.oid,
+        warnings=("The record was lost; this is what the commit says.",),
+    )
 
 
 def _ended(record: api.Transaction, state: State, commit: str | None) -> api.Transaction:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -222,7 +223,8 @@ class Nix:
         for words in (("show-config", "--json"), ("config", "show", "--json")):  # the later name came with 2.19
             done = self._nix(*words)
             if done.status == 0:
-                return [str(user) for user in json.loads(done.stdout)["trusted-users"]["value"]]
+                with _as_expected(done, "its configuration"):
+                    return [str(user) for user in json.loads(done.stdout)["trusted-users"]["value"]]
         raise Failed(
             f"nix does not tell its configuration: {_words(done)}",
             code=ErrorCode.EVALUATION_FAILED,
@@ -363,7 +365,8 @@ class Nix:
         story = _Story(on_line)
         done = self._evaluator.run(job, on_line=story.hear, cancellation=cancellation)
         if done.status == 0:
-            return Path(json.loads(done.stdout)[0]["outputs"]["out"])
+            with _as_expected(done, f"what it built of {host}"):
+                return Path(json.loads(done.stdout)[0]["outputs"]["out"])
         what = f"the home of {user} on {host}" if user else host
         raise Failed(
             f"{what} {'does not build' if story.building else 'does not evaluate'}: {story.words}",
@@ -394,7 +397,8 @@ class Nix:
         done = self._evaluator.run(job, cancellation=cancellation)
         if done.status:
             raise Failed(f"nix can't say {what}: {_words(done)}", code=ErrorCode.EVALUATION_FAILED)
-        return json.loads(done.stdout)
+        with _as_expected(done, what):
+            return json.loads(done.stdout)
 
     def _nix(self, *words: str) -> Completed:
         """Run nix on nothing that others wrote."""
@@ -451,6 +455,20 @@ def _marks(value: Mapping[str, Any]) -> tuple[Consent, ...]:
 def json_list(words: Sequence[str]) -> str:
     """A Nix list of strings."""
     return "[ " + " ".join(nix_string(word) for word in words) + " ]"
+
+
+@contextmanager
+def _as_expected(done: Completed, what: str) -> Iterator[None]:
+    """Turn an answer of another form into an error: a nix that says nonsense is not a defect of ours."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError) as error:
+        shown = ascii(done.stdout[:60].decode(errors="replace"))
+        raise Failed(
+            f"nix ended well and did not say {what}; it said {shown}.",
+            code=ErrorCode.EVALUATION_FAILED,
+            hint="Look at the nix that the daemon finds on its path.",
+        ) from error
 
 
 def _words(done: Completed) -> str:

@@ -30,6 +30,9 @@ KEEP_FACTS: Final = 2000
 JOURNAL: Final = 4 * 1024 * 1024
 """Bytes that the journal beside the database may keep once what is in it has been taken over."""
 
+LOST: Final = "records lost"
+DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
 MIGRATIONS: Final = (
     """
     CREATE TABLE transactions (
@@ -56,8 +59,18 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
         self._guard = threading.Lock()
         self._connection = self._open(path)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the records were damaged, and what the commits tell of them was not read yet."""
+        return self.fact(LOST) is not None
+
+    def found_again(self) -> None:
+        """What can be known of lost records is known."""
+        self._write("DELETE FROM facts WHERE key = ?", (LOST,))
 
     def save(self, transaction: api.Transaction) -> None:
         """Write a transaction, new or changed."""
@@ -136,7 +149,8 @@ class Database:
         if not self._read("SELECT file FROM pragma_database_list WHERE name = 'main'", ())[0][0]:
             return "it can't be written, so nothing is remembered"
         try:
-            found = self._read("PRAGMA quick_check(1)", ())[0][0]
+            with self._guard:
+                found = self._connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
         except sqlite3.DatabaseError as error:
             return str(error)
         return None if found == "ok" else found
@@ -156,19 +170,39 @@ class Database:
             )
             return _connect(":memory:")
         except sqlite3.DatabaseError as error:
-            log.warning("the state database is damaged and starts anew", path=str(path), reason=str(error))
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            path.replace(path.with_name(f"{path.name}.damaged"))
-            return _connect(path)
+            return _anew(path, error)
 
     def _read(self, statement: str, values: Sequence[object]) -> list[tuple[str, ...]]:
         with self._guard, _translating():
-            return self._connection.execute(statement, tuple(values)).fetchall()
+            return self._execute(statement, values)
 
     def _write(self, statement: str, values: Sequence[object]) -> None:
         with self._guard, _translating():
-            self._connection.execute(statement, tuple(values))
+            self._execute(statement, values)
+
+    def _execute(self, statement: str, values: Sequence[object]) -> list[tuple[str, ...]]:
+        """Damage is seen where it is touched; the database starts anew then, and does what was asked."""
+        try:
+            return self._connection.execute(statement, tuple(values)).fetchall()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in DAMAGE:
+                raise
+            self._connection.close()
+            self._connection = _anew(self._path, error)
+            return self._connection.execute(statement, tuple(values)).fetchall()
+
+
+def _anew(path: Path, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+    """An empty database in the place of a damaged one, which is moved aside."""
+    log.warning("the state database is damaged and starts anew", path=str(path), reason=str(error))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.replace(path.with_name(f"{path.name}.damaged"))
+    connection = _connect(path)
+    connection.execute("INSERT OR REPLACE INTO facts VALUES (?, '', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))", (LOST,))
+    return connection
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:
