@@ -26,7 +26,8 @@ from tests.support.faults import KILL
 from tests.support.sweep import Case, Reference, Told, aside, examine, examine_full, tried
 
 PAGE = 4096
-SIZES = {"bytes": "size=24m", "inodes": "size=64m,nr_inodes=2000"}
+READ_ONLY = "read-only"
+SIZES = {"bytes": "size=24m", "inodes": "size=64m,nr_inodes=2000", READ_ONLY: "size=24m"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,14 @@ class Task:
 
 @contextmanager
 def nearly_full(folder: Path, kind: str, free: int) -> Iterator[None]:
-    """Fill the file system of `folder`, but for `free` KiB or inodes."""
+    """Fill the file system of `folder`, but for `free` KiB or inodes; or let nobody write to it."""
+    if kind == READ_ONLY:
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        return
     ballast = folder / "ballast"
     ballast.mkdir()
     try:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.faults import ABLE
-from tests.support.full_disk import Task
+from tests.support.full_disk import READ_ONLY, Task
 from tests.support.hermetic import PROJECT
 from tests.support.mutations import mutations
 from tests.support.repositories import Sources
@@ -128,3 +128,20 @@ def test_no_mutation_minds_a_full_disk(
     with capsys.disabled():
         print(f"\n{len(OTHERS)} other changes at {len(levels)} levels of {kind}: {dict(counted)}")
     assert {at: one["problems"] for at, one in zip(wanted, found, strict=True) if one["problems"]} == {}
+
+
+def test_a_repository_on_a_disk_that_nobody_can_write_stays_as_it_is_and_is_named(
+    bench: Workbench, namespace: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (
+        [name for name in OTHERS if name not in ("build", "collect garbage")]
+        if FULL
+        else ["add", "rename host", "rollback"]
+    )
+    found = _run(namespace, [Task(*bench.case(name), READ_ONLY, 0, False) for name in names], bench)
+    with capsys.disabled():
+        print(
+            f"\n{len(found)} changes of a repository that can't be written: {dict(Counter(one['told'] for one in found))}"
+        )
+    assert {name: one["problems"] for name, one in zip(names, found, strict=True) if one["problems"]} == {}
+    assert {one["told"] for one in found} == {"ReadOnly"}
