@@ -191,7 +191,8 @@ class Nix:
                 code=ErrorCode.LOCK_FAILED,
                 hint="Check the reference and the network; nothing was changed.",
             )
-        return done.stdout.decode()
+        with _as_expected(done, "what the lock is"):
+            return done.stdout.decode()
 
     def remove_left(self) -> None:
         """Remove what a daemon that was killed left; only while there is no other."""
@@ -337,7 +338,10 @@ class Nix:
                 hint="The commit stays; fix the configuration, or remove the package that breaks it.",
                 details={"host": host, "commit": commit},
             )
-        return done.stdout.decode().strip()
+        with _as_expected(done, f"what {host} evaluates to"):
+            if not (derivation := done.stdout.decode().strip()):
+                raise ValueError("it said nothing")
+            return derivation
 
     def taken_over(self, commit: str, host: str, system: str, *, cancellation: Cancellation | None = None) -> TakenOver:
         """Evaluate a host that a folder became beside what the folder describes alone; raises EvaluationFailed."""

@@ -141,7 +141,7 @@ def test_without_a_home_the_daemon_and_its_client_work_in_the_place_that_is_name
 BROKEN: Final = {
     "missing": None,
     "failing": "#!/bin/sh\necho 'it is broken today' >&2\nexit 7\n",
-    "garbage": "#!/bin/sh\nhead -c 4096 /dev/urandom\nexit 0\n",
+    "garbage": "#!/bin/sh\nprintf '\\377\\302{garbage\\001\\n['\nexit 0\n",
     "silent": "#!/bin/sh\nexit 0\n",
 }
 TELLING: Final = {"UnsupportedHere", "LockFailed", "EvaluationFailed", "ReadOnly"}
@@ -182,6 +182,7 @@ def test_a_nix_that_does_not_work_is_named_and_nothing_changes(site: Site, tmp_p
         assert {name: error["name"] for name, error in errors.items() if error["name"] not in TELLING} == {}
         assert site.trace() == trace
         assert daemon.done("Disable", names=["hello"])["commit"], "what needs no nix works without it"
+        assert daemon.health()["state"] == "failed", "what nix does not say is not known"
     with RunningDaemon(site) as daemon:
         assert daemon.done("Add", refs=["path:./pkgs/x"])["commit"]
 
