@@ -13,6 +13,7 @@ import json
 import os
 import time
 
+from glixctl import wish
 from glixctl.errors import UNREACHABLE, ClientError, Disconnected, NotListening, Unreachable, UsageError
 from glixd.protocol import SYSTEM_SOCKET, ErrorCode, State, user_repository, user_socket
 
@@ -170,8 +171,15 @@ class Client:
 
     def run(self, method: str, params: Mapping[str, Any], on_progress: OnProgress) -> Answer:
         """Start a mutation and return its transaction once that has ended, however it ended."""
-        self.transaction = str(self._request(method, params, on_progress)["transaction"])
-        transaction = self._wait(self.transaction, on_progress)
+        started = self.transaction = str(self._request(method, params, on_progress)["transaction"])
+        wanted = wish.wants(self.target.mode, method, params, os.geteuid())
+        if wanted:
+            wish.say(started)
+        try:
+            transaction = self._wait(started, on_progress)
+        finally:
+            if wanted:
+                wish.take_back(started)
         self.transaction = None
         return transaction
 

@@ -90,6 +90,8 @@ class Lanes:
         host = request.host if request.host in self._parts.repository.at(commit).hosts else self._parts.default_host
         ticket.cancellation = Cancellation()  # the commit stands; what can be stopped from here on is the rebuild
         rebuild = Rebuild(host, commit, Action.SWITCH, rollback_on_failure=self._parts.rollback_on_failure)
+        if prepared.concerns_home_of(ticket.caller.login):
+            rebuild = Rebuild(host, commit, Action.BUILD, user=ticket.caller.login)
         await self._records.run(self._parts.database.save, ticket.record())
         rebuilt = await self._rebuild(ticket, rebuild)
         outcome = result.outcome.model_copy(
@@ -104,7 +106,7 @@ class Lanes:
     def _entry(self, ticket: Ticket, prepared: Prepared, request: Request) -> Entry[Result]:
         """The work of a change, for the queue."""
         job = self._job(ticket, prepared, request)
-        shares = isinstance(request, SHARING) and not job.dry_run
+        shares = isinstance(request, SHARING) and not job.dry_run and not self._parts.transactor.examines
         return Entry(
             ticket,
             partial(self._commit, ticket, job, request),

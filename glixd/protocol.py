@@ -248,6 +248,8 @@ def json_code(code: ErrorCode) -> int:
 
 SYSTEM_SOCKET: Final = "/run/glixd/rpc.sock"
 SYSTEM_REPOSITORY: Final = "/var/lib/glixd/repo"
+SYSTEM_WISHES: Final = "/run/glixd-activate"
+"""Where root says which transactions of its own may switch the machine."""
 
 
 def user_repository(environment: Mapping[str, str]) -> str:

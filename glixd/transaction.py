@@ -133,6 +133,11 @@ class Transactor:
         self._owner_adopts = owner_adopts
         self._examine = examine
 
+    @property
+    def examines(self) -> bool:
+        """Whether hosts have to evaluate before a commit is seen; that takes long, and each change by itself."""
+        return self._examine is not None
+
     def run(self, job: Job) -> Result:
         """Carry a job through; raises the error that ended it, and then nothing was changed."""
         job.cancellation.check()

@@ -129,6 +129,10 @@ def report(options: Namespace, transaction: Mapping[str, Any]) -> int:
 
         if not options.json and not options.quiet:
             rebuilt.print_report(rebuild)
+        if rebuild.get("home") and rebuild.get("path"):
+            from glixctl import home
+
+            return home.activate(rebuild, quiet=options.quiet or options.json)
         return rebuilt.exit_code(rebuild)
     return Exit.DONE if outcome.get("changed", True) else Exit.NOTHING_TO_DO
 

@@ -30,6 +30,7 @@ ABOUT = (
 EXAMPLES = (
     ("rebuild", "build the newest commit and switch to it"),
     ("rebuild boot", "switch at the next boot"),
+    ("rebuild --home", "put the packages of your own home into effect, without an administrator"),
     ("rebuild dry-activate", "see which packages and units would change"),
 )
 ANSWER = "Transaction"
@@ -45,6 +46,7 @@ def arguments(parser: ArgumentParser) -> None:
         default="switch",
         help="what to do; else switch",
     )
+    parser.add_argument("--home", action="store_true", help="build your own home instead, and put it into effect")
     rebuild_flags(parser)
 
 
@@ -71,6 +73,7 @@ def rebuild(options: Namespace, client: Client, action: str) -> int:
     parameters = given(
         action=action,
         host=options.host,
+        home=getattr(options, "home", None),
         dry_run=options.dry_run,
         reason=options.reason,
         keep_going_without=options.keep_going_without,

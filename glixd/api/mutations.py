@@ -222,6 +222,9 @@ class RebuildParameters(MutationParameters):
     keep_going_without: bool = Field(
         False, description="Where packages of the manifest break the evaluation, disable them in a commit and go on."
     )
+    home: bool = Field(
+        False, description="Build the caller's own home instead of the system; the caller puts it into effect."
+    )
     rollback_on_failure: bool | None = Field(
         None, description="Go back to the generation before where the activation fails; by default as configured."
     )

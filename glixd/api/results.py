@@ -386,6 +386,9 @@ class Rebuilt(Value):
     reboot_needed: bool = False
     restored: int | None = Field(None, description="The generation that was put back after a failed activation.")
     command: str | None = Field(None, description="What switches the machine, where this daemon may not.")
+    home: str | None = Field(
+        None, description="Whose home `path` is, instead of a system; its owner runs `PATH/activate`."
+    )
     builds: tuple[str, ...] = Field(
         (), description="Derivations that were built, or of dry-build would be; at most 1000."
     )

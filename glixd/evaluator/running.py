@@ -185,7 +185,8 @@ def _restrain(limits: Limits) -> None:
     ):
         soft, hard = resource.getrlimit(kind)
         ceiling = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (ceiling if soft == resource.RLIM_INFINITY else min(soft, ceiling), ceiling))
+        with suppress(OSError, ValueError):  # where a sandbox forbids it, the sandbox has limits of its own
+            resource.setrlimit(kind, (ceiling if soft == resource.RLIM_INFINITY else min(soft, ceiling), ceiling))
     if limits.background:
         with suppress(OSError):
             os.nice(LOWEST_PRIORITY)

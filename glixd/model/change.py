@@ -229,6 +229,8 @@ class Rebuild:
     action: api.Action
     keep_going_without: bool = False
     rollback_on_failure: bool = False
+    user: str = ""
+    """Whose home is built instead of the system; its owner puts it into effect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,12 @@ class Builder(Protocol):
         commit: str,
         host: str,
         *,
+        user: str = "",
         dry_run: bool,
         on_line: Callable[[bytes], None],
         cancellation: Cancellation,
     ) -> Path:
-        """Build the system of a host at a commit; its path. Raises EvaluationFailed, BuildFailed or Cancelled.
+        """Build the system of a host at a commit, or the home of a user on it; its path. Raises EvaluationFailed, BuildFailed or Cancelled.
 
         `on_line` hears each line of the standard error of nix, with events in its internal JSON.
         """
@@ -75,8 +76,11 @@ class Built:
 class Building:
     """One build, from its first line to its last."""
 
-    def __init__(self, builder: Builder, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, builder: Builder, tell: Tell, clock: Callable[[], float] = time.monotonic, *, user: str = ""
+    ) -> None:
         self._builder = builder
+        self._user = user
         self._tell = tell
         self._clock = clock
         self._tracker = Tracker(clock())
@@ -86,9 +90,10 @@ class Building:
     def build(self, commit: str, host: str, cancellation: Cancellation) -> Built:
         """Build; raises EvaluationFailed, BuildFailed with the derivation and its last lines, or Cancelled."""
         path = self._run(commit, host, cancellation, dry_run=False)
-        if not (path / "nixos-version").is_file():
+        what, sign = ("NixOS system", "nixos-version") if not self._user else ("home", "activate")
+        if not (path / sign).is_file():
             raise Failed(
-                f"What {host} builds to is no NixOS system: {path}",
+                f"What {host} builds to is no {what}: {path}",
                 code=ErrorCode.BUILD_FAILED,
                 hint="Look at what makes nixosConfigurations in flake.nix.",
             )
@@ -102,7 +107,9 @@ class Building:
     def _run(self, commit: str, host: str, cancellation: Cancellation, *, dry_run: bool) -> Path:
         self._report(force=True)
         try:
-            return self._builder.build(commit, host, dry_run=dry_run, on_line=self._hear, cancellation=cancellation)
+            return self._builder.build(
+                commit, host, user=self._user, dry_run=dry_run, on_line=self._hear, cancellation=cancellation
+            )
         except Failed as error:
             self._report(force=True)
             if error.code not in (ErrorCode.EVALUATION_FAILED, ErrorCode.BUILD_FAILED):

@@ -85,6 +85,9 @@ class Rebuilder:
         """Carry a rebuild out; raises the error that ended it."""
         errand.cancellation.check()
         request = errand.request
+        if request.user:
+            with self._blaming(errand):
+                return self._home(errand)
         before = self._before()
         commit = self._newest(request, request.commit)
         pending = self._pending(before.commit, commit, request.host)
@@ -116,9 +119,22 @@ class Rebuilder:
             hint="Try again when nobody commits.",
         )
 
+    def _home(self, errand: Errand) -> Result:
+        """Build a home; its owner puts it into effect, and no system is switched."""
+        request, action = errand.request, errand.request.action
+        rebuilt = api.Rebuilt(
+            action=action, host=request.host, commit=request.commit, activated=False, home=request.user
+        )
+        if action is api.Action.DRY_BUILD or errand.dry_run:
+            return self._planned(errand, rebuilt.model_copy(update={"action": api.Action.DRY_BUILD}))
+        errand.step(f"building the home of {request.user} at {request.commit[:7]}")
+        building = Building(self._builder, errand.tell, user=request.user)
+        built = building.build(request.commit, request.host, errand.cancellation)
+        return _done(rebuilt.model_copy(update={"path": built.path, "builds": built.builds[:DERIVATIONS]}))
+
     def _planned(self, errand: Errand, rebuilt: api.Rebuilt) -> Result:
         errand.step(f"looking at what {rebuilt.host} needs")
-        building = Building(self._builder, errand.tell)
+        building = Building(self._builder, errand.tell, user=rebuilt.home or "")
         planned = building.plan(rebuilt.commit, rebuilt.host, errand.cancellation)
         return _done(
             rebuilt.model_copy(
@@ -281,6 +297,8 @@ def _done(rebuilt: api.Rebuilt) -> Result:
 def _summary(rebuilt: api.Rebuilt) -> str:
     """One sentence."""
     host, commit = rebuilt.host, rebuilt.commit[:7]
+    if rebuilt.home:
+        host = f"the home of {rebuilt.home}"
     if rebuilt.action == api.Action.DRY_BUILD:
         return f"{host} at {commit} needs {len(rebuilt.builds)} builds and {len(rebuilt.fetches)} downloads"
     if not rebuilt.activated:

@@ -19,6 +19,8 @@ def rebuild(tools: Tools, row: api.Operation, asked: api.RebuildParameters, cont
     host, _ = tools.host(asked, context)
     if asked.apply:
         raise invalid("apply", "a rebuild is what it asks for")
+    if asked.home:
+        return _home(row, asked, host, context)
     back = tools.rollback_on_failure if asked.rollback_on_failure is None else asked.rollback_on_failure
     request = Rebuild(host, context.snapshot.commit, asked.action, asked.keep_going_without, back)
     builds_only = asked.action in (api.Action.BUILD, api.Action.DRY_BUILD)
@@ -27,6 +29,24 @@ def rebuild(tools: Tools, row: api.Operation, asked: api.RebuildParameters, cont
     if asked.keep_going_without:
         parts.append(Part(Policy.CONFIGURE))
     return Prepared(request, tuple(parts), digest_of(row.name, request))
+
+
+def _home(row: api.Operation, asked: api.RebuildParameters, host: str, context: Context) -> Prepared:
+    """The caller's own home: it is only built here, and nobody has to allow that."""
+    if asked.action not in (api.Action.SWITCH, api.Action.BUILD, api.Action.DRY_BUILD) or asked.keep_going_without:
+        raise invalid("home", "a home is built, and put into effect by its owner at once")
+    manifest, login = context.base.manifests[host], context.caller.login
+    if not any(manifest.user_of(package) == login for package in manifest.packages.values() if package.enabled):
+        raise Refused(
+            f"{host} has no packages for the home of {login}.",
+            code=ErrorCode.NOT_INSTALLED,
+            hint="Add one: glixctl add NAME --scope home",
+        )
+    action = api.Action.DRY_BUILD if asked.action is api.Action.DRY_BUILD else api.Action.BUILD
+    request = Rebuild(host, context.snapshot.commit, action, user=login)
+    return Prepared(
+        request, (Part(Policy.BUILD, (Target(context.snapshot.commit, action),)),), digest_of(row.name, request)
+    )
 
 
 def restore(tools: Tools, row: api.Operation, asked: api.RollbackParameters, context: Context) -> Made:

@@ -10,7 +10,7 @@ from typing import Any
 import rfc8785
 
 from glixd import api, policy
-from glixd.api import Caller, Policy
+from glixd.api import Caller, Policy, Scope
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Snapshot
 from glixd.model.change import Base, Collect, Rebuild, Request
@@ -42,6 +42,11 @@ class Prepared:
     def trusted(self) -> bool:
         """Whether all that the request brings comes from trusted sources; what takes away brings nothing."""
         return bool(self.parts) and all(map(_is_trusted, self.parts))
+
+    def concerns_home_of(self, login: str) -> bool:
+        """Whether the request touches packages of that user's home and nothing else."""
+        targets = [target for part in self.parts for target in part.targets]
+        return bool(targets) and all(target.scope == Scope.HOME and target.user == login for target in targets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,8 @@ class Programs:
     """Whether root wants whatever is ordered in its name."""
     prefix: tuple[str, ...] = ()
     """Words before the activator's command line, such as nsenter's."""
+    evaluator_prefix: tuple[str, ...] = ()
+    """Words before the evaluator's, such as setpriv's."""
 
     def __post_init__(self) -> None:
         self.folder = Path(
@@ -167,7 +169,8 @@ class Programs:
         ]
 
     def _evaluate(self) -> Sequence[str]:
-        return [sys.executable, "-I", "-m", "glixd.evaluator", "--state", os.fspath(self.root / "evaluator")]
+        words = ("-I", "-m", "glixd.evaluator", "--state", os.fspath(self.root / "evaluator"))
+        return [*self.evaluator_prefix, sys.executable, *words]
 
 
 @contextmanager

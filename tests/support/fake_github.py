@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 from tests.support.hermetic import commit_all, git, write_files
 
 _HOSTS: Final = ("api.github.com", "github.com", "codeload.github.com")
+_PROOF: Final = "authorization"
 _PATIENCE: Final = 20.0  # seconds a client may take for a request
 _LARGEST_REQUEST: Final = 64 * 1024
 
@@ -35,6 +36,8 @@ class Request:
     host: str
     path: str
     status: int
+    authorisation: str = ""
+    """What came as proof of who asks."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class FakeGitHub:
 
     root: Path
     requests: list[Request] = field(default_factory=list)
+    private: dict[str, str] = field(default_factory=dict)
+    """Owners whose repositories are there for those alone who show this token."""
     _server: _Server | None = None
     _thread: threading.Thread | None = None
 
@@ -139,8 +144,12 @@ class FakeGitHub:
 
     # ---- what GitHub answers
 
-    def answer(self, host: str, path: str) -> _Answer:
+    def answer(self, host: str, path: str, authorisation: str = "") -> _Answer:
         """Answer one GET request."""
+        parts = urlsplit(path).path.strip("/").split("/")
+        token = self.private.get(parts[1] if parts[0] == "repos" and len(parts) > 1 else parts[0], "")
+        if token and not authorisation.endswith(f" {token}"):
+            return _NOT_FOUND  # as the real one says of what somebody must not know of
         match host, [unquote(part) for part in urlsplit(path).path.strip("/").split("/")]:
             case "api.github.com", ["repos", owner, name, "commits", *reference]:
                 return self._commit(self.repository(owner, name), "/".join(reference) or "HEAD")
@@ -195,7 +204,7 @@ class _Connection(socketserver.BaseRequestHandler):
             return  # the client went away, or spoke no HTTP
 
     def _tunnel(self) -> None:
-        method, target = _read_request(self.request)
+        method, target, _ = _read_request(self.request)
         host = target.partition(":")[0]
         if method != "CONNECT" or host not in _HOSTS:
             self.server.github.requests.append(Request(host, "", 0))
@@ -203,23 +212,25 @@ class _Connection(socketserver.BaseRequestHandler):
             return
         self.request.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
         with self.server.context.wrap_socket(self.request, server_side=True) as stream:
-            method, path = _read_request(stream)
-            answer = self.server.github.answer(host, path)
-            self.server.github.requests.append(Request(host, path, answer.status))
+            method, path, authorisation = _read_request(stream)
+            answer = self.server.github.answer(host, path, authorisation)
+            self.server.github.requests.append(Request(host, path, answer.status, authorisation))
             encoded = answer.encode()
             stream.sendall(encoded.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else encoded)
 
 
-def _read_request(stream: ssl.SSLSocket) -> tuple[str, str]:
-    """Read up to the end of the headers; return the method and the target."""
+def _read_request(stream: ssl.SSLSocket) -> tuple[str, str, str]:
+    """Read up to the end of the headers; return the method, the target and the proof of who asks."""
     received = b""
     while b"\r\n\r\n" not in received:
         more = stream.recv(4096)
         if not more or len(received) > _LARGEST_REQUEST:
             raise ValueError("not an HTTP request")
         received += more
-    method, target, _ = received.split(b"\r\n", 1)[0].decode("ascii").split(" ")
-    return method, target
+    first, *headers = received.decode("ascii").split("\r\n")
+    method, target, _ = first.split(" ")
+    proofs = [value.strip() for name, _, value in (line.partition(":") for line in headers) if name.lower() == _PROOF]
+    return method, target, "".join(proofs)
 
 
 def _resolve(bare: Path, reference: str) -> str | None:
