@@ -170,6 +170,7 @@ class Daemon:
             switches=activation.possible,
             rollback_on_failure=settings.rollback_on_failure,
             uploads=uploads,
+            local_paths=settings.mode is Mode.USER,
         )
         preparer = Preparer(tools, owner_adopts=owner_adopts)
         parts = Parts(

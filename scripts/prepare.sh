@@ -69,6 +69,9 @@ check  command  gdbus-codegen      libglib2.0-dev-bin
 check  command  qdbusxml2cpp       qtbase5-dev-tools
 check  command  sdbus-c++-xml2cpp  libsdbus-c++-bin
 check  command  xmllint      libxml2-utils
+check  file     /usr/lib/polkit-1/polkitd  polkitd
+check  command  pkttyagent   polkitd
+check  command  unshare      util-linux
 check  command  zsh          zsh
 check  command  fish         fish
 check  command  man          man-db

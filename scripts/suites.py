@@ -109,7 +109,7 @@ def _test_suite(name: str) -> Suite:
     return Suite(name, tuple(command), needs=NEEDS.get(name, EVERYTHING), junit=junit)
 
 
-ONE_PROCESS = ("unit", "system", "booted", "bench", "soak")
+ONE_PROCESS = ("unit", "system", "booted", "authorisation", "bench", "soak")
 """Suites that are over before workers have started, or that want the machine for themselves."""
 
 EVERYTHING = (
@@ -134,6 +134,7 @@ NEEDS = {
     "nix": (VENV, "git", "nix", "openssl"),
     "system": (*EVERYTHING, "cc"),
     "booted": (VENV, "systemd-python", "git", "root", "debootstrap", "systemd-nspawn", CONTAINER),
+    "authorisation": (*EVERYTHING, "root", "polkitd", "pkcheck", "pkttyagent", "unshare", "nsenter", "setpriv"),
 }
 """What the machine must have for a suite; a suite without an entry needs everything."""
 
@@ -151,6 +152,7 @@ def _can_contain() -> bool:
 
 _PROBES: dict[str, Callable[[], bool]] = {
     VENV: lambda: Path(sys.prefix).resolve() == (CHECKOUT / ".venv").resolve(),
+    "polkitd": lambda: os.access("/usr/lib/polkit-1/polkitd", os.X_OK),
     "root": lambda: os.geteuid() == 0,
     "systemd-python": lambda: importlib.util.find_spec("systemd") is not None,
     CONTAINER: _can_contain,

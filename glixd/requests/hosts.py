@@ -9,7 +9,7 @@ from glixd.backends.repository import unknown_host
 from glixd.errors import invalid
 from glixd.model import takeover
 from glixd.model.change import Init, RemoveHost, RenameHost, SetHost
-from glixd.model.flakeref import FlakeRef
+from glixd.model.flakeref import FlakeRef, Local
 from glixd.policy import Target
 from glixd.profiles import chosen
 from glixd.protocol import DEFAULT_CORE_URL, DEFAULT_HOME_MANAGER_URL, DEFAULT_NIXPKGS_URL
@@ -26,6 +26,8 @@ def init(tools: Tools, asked: api.InitParameters, caller: Caller) -> Made:
             raise invalid(
                 name, "the repository is there already and keeps its inputs", hint="Edit flake.nix to change them."
             )
+    if any(value and FlakeRef.parse(value).local is Local.ABSOLUTE for value in given.values() if value != "none"):
+        tools.check_local(caller)
     user = asked.user or caller.login
     if not api.USER_NAME.fullmatch(user) or user == "root":
         raise invalid("user", f"{user} can't be the primary user of a machine", hint="Name one with --user NAME.")

@@ -24,6 +24,8 @@ from glixd.resolvers.consents import for_enabled, with_consents
 def add(tools: Tools, row: api.Operation, asked: api.AddParameters, context: Context) -> Made:
     """Resolve every reference."""
     host, manifest = tools.host(asked, context)
+    if asked.allow_local:
+        tools.check_local(context.caller)
     scope = _scope(asked.scope, asked.user, manifest)
     asking = tools.asking(context.snapshot, host, manifest, context.cancellation)
     found = tuple(
@@ -69,6 +71,8 @@ def enable(tools: Tools, row: api.Operation, asked: api.EnableParameters, contex
 def set_keys(tools: Tools, row: api.Operation, asked: api.SetParameters, context: Context) -> Made:
     """Resolve the reference where it or its pin changes; what the package was and becomes are both authorised."""
     host, manifest = tools.host(asked, context)
+    if asked.allow_local:
+        tools.check_local(context.caller)
     before = _targets(host, manifest, (asked.name,), context)
     package = manifest.packages[asked.name]
     values = dict(asked.changes)

@@ -6,12 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glixd import api
+from glixd.api import Caller
 from glixd.backends.bundles import Uploads
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
 from glixd.backends.repository import Repository, Snapshot, unknown_host
-from glixd.errors import Refused
+from glixd.errors import InvalidRequest, Refused
 from glixd.locking import Locker
 from glixd.model.change import ALL_HOSTS, Request
 from glixd.model.manifest import Manifest
@@ -37,6 +38,17 @@ class Tools:
     """Whether this daemon may switch the machine, by an activator."""
     rollback_on_failure: bool
     uploads: Uploads
+    local_paths: bool
+    """Whether everybody may consent to a folder of this machine, and not root alone."""
+
+    def check_local(self, caller: Caller) -> None:
+        """Refuse a folder of this machine outside the repository; raises LocalPathRefused for all but root, on a system."""
+        if not self.local_paths and caller.uid != 0:
+            raise InvalidRequest(
+                "On a system only root may use a folder of the machine outside the repository.",
+                code=ErrorCode.LOCAL_PATH_REFUSED,
+                hint="Commit the folder and use path:./FOLDER, or ask an administrator.",
+            )
 
     def host(self, asked: api.MutationParameters, context: Context) -> tuple[str, Manifest]:
         """The host that is meant, with its manifest; raises UnknownHost."""

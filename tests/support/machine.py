@@ -28,6 +28,7 @@ PATIENCE: Final = 30.0
 
 UIDS: Final = {"root": 0, "glixd": 4200, "wanda": 4201, "alice": 4202, "bob": 4203, "nobody": 65534}
 """wanda is in wheel; bob is another user than alice."""
+WHEEL: Final = 4210
 
 _BUS: Final = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -95,7 +96,7 @@ class Machine:
     def command(self, user: str, *words: str) -> list[str]:
         """A command line that runs `words` in here as a user."""
         uid = UIDS[user]
-        groups = "10" if user == "wanda" else ""
+        groups = str(WHEEL) if user == "wanda" else ""
         switch = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={groups}" if groups else "--clear-groups"]
         inside = ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", "--"]
         return [*inside, *([] if user == "root" else [*switch, "--inh-caps=-all", "--"]), *words]
@@ -175,6 +176,9 @@ class Machine:
         """End everything."""
         self._started.close()
         end(self.holder)
+        for stream in (self.holder.stdin, self.holder.stdout, self.holder.stderr):
+            if stream is not None:
+                stream.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
 
@@ -270,7 +274,7 @@ def _write_users(etc: Path) -> None:
     passwd = [line for line in Path("/etc/passwd").read_text().splitlines() if line.split(":")[0] not in UIDS]
     passwd += [f"{name}:x:{uid}:{uid if uid else 0}::/nonexistent:/bin/sh" for name, uid in UIDS.items()]
     group = [line for line in Path("/etc/group").read_text().splitlines() if line.split(":")[0] not in (*UIDS, "wheel")]
-    group += [f"{name}:x:{uid}:" for name, uid in UIDS.items()] + ["wheel:x:10:wanda"]
+    group += [f"{name}:x:{uid}:" for name, uid in UIDS.items()] + [f"wheel:x:{WHEEL}:wanda"]
     (etc / "passwd").write_text("\n".join(passwd) + "\n")
     (etc / "group").write_text("\n".join(group) + "\n")
     (etc / "shadow").write_text("".join(f"{name}:*:19000:0:99999:7:::\n" for name in UIDS))

@@ -19,7 +19,7 @@ from typing import Any
 from glixd import api
 from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
 from glixd.frontends import bus_values
-from glixd.protocol import BUS_NAME, ERROR_PREFIX, MANAGER_INTERFACE, OBJECT_PATH
+from glixd.protocol import BUS_NAME, MANAGER_INTERFACE, OBJECT_PATH
 from tests.support.daemon import RpcClient, RpcError
 
 STANDARD = "org.freedesktop.DBus."
@@ -55,7 +55,7 @@ async def by_bus(address: str, requests: list[tuple[str, dict[str, Any]]]) -> li
                 answer = bus_values.plain((await bus.call(waiting, timeout=120)).body[0])
             answers.append(_told(answer))
         except BusError as error:
-            answers.append({"error": error.name.removeprefix(ERROR_PREFIX).removeprefix(STANDARD), "action": ""})
+            answers.append({"error": error.name.rpartition(".")[2], "action": ""})
     await bus.close()
     return answers
 
@@ -89,9 +89,9 @@ def _message(method: str, parameters: dict[str, Any]) -> Message:
 
 
 def _typed(signature: str, value: Any) -> Any:
-    if signature == "aa{sv}":
-        return [{name: bus_values.variant(one) for name, one in entry.items()} for entry in value]
-    return value
+    if signature.startswith("aa{"):
+        return [_typed(signature[1:], entry) for entry in value]
+    return {name: bus_values.variant(one) for name, one in value.items()} if signature == "a{sv}" else value
 
 
 def _standard(value: Any) -> Any:

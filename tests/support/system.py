@@ -120,6 +120,18 @@ class System:
         command = ["git", "-c", "safe.directory=*", "-C", os.fspath(self.repository), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
+    def commit(self, files: Mapping[str, str]) -> None:
+        """Commit files, as a person with the rights of the daemon would."""
+        for path, content in files.items():
+            place = self.repository / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(content)
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
+        subprocess.run(["chown", "-R", f"{UIDS['glixd']}", self.repository], check=True)
+        for words in (["add", "--all"], [*identity, "commit", "--quiet", "--message=By hand"]):
+            done = self.machine.run("glixd", "git", "-C", os.fspath(self.repository), *words)
+            assert done.returncode == 0, done.stderr
+
     def glixctl(
         self, user: str, *words: str, extra: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:

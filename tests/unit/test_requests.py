@@ -12,9 +12,11 @@ import pytest
 from glixd import api, policy
 from glixd.api import Caller, Policy, Scope
 from glixd.backends.process import Cancellation
+from glixd.errors import InvalidRequest
 from glixd.model.change import Add, Base, Init, Remove, Request, Resolved, Switch
 from glixd.model.manifest import Manifest
 from glixd.policy import Target
+from glixd.protocol import ErrorCode
 from glixd.requests.batch import MAKERS
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Part, Prepared, digest_of, to_authorise
@@ -174,3 +176,28 @@ def test_keys_are_told_and_values_are_not() -> None:
     [asked] = to_authorise(row, Prepared(ADD, parts, "d"), "01jz", skips_evaluation=False)
     [check] = policy.checks(asked, ALICE)
     assert check.details["keys"] == "config.password,enabled"
+
+
+def test_on_a_system_only_root_may_use_a_folder_of_the_machine() -> None:
+    doors: dict[str, Any] = dict.fromkeys(field.name for field in fields(Tools))
+    Tools(**{**doors, "local_paths": True}).check_local(ALICE)
+    system = Tools(**{**doors, "local_paths": False})
+    system.check_local(replace(ALICE, uid=0))
+    with pytest.raises(InvalidRequest) as caught:
+        system.check_local(ALICE)
+    assert caught.value.code is ErrorCode.LOCAL_PATH_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        ("Add", {"refs": ["hello"], "allow_local": True}),
+        ("Set", {"name": "own", "changes": {"flake": "path:/etc"}, "allow_local": True}),
+    ],
+)
+def test_consenting_to_a_local_path_is_refused_before_anything_is_looked_up(
+    operation: str, arguments: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        needed(operation, **arguments)
+    assert caught.value.code is ErrorCode.LOCAL_PATH_REFUSED
