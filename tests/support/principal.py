@@ -4,7 +4,7 @@
     python -m tests.support.principal socket|bus ADDRESS REQUESTS
 
 A request is the name of an operation with its parameters, or on the bus `INTERFACE.MEMBER` of a standard interface with
-`path`, `signature` and `body`. Of a mutation the end is told. On the bus a request that may ask a person does so by the flag.
+`path`, `signature` and `body`. Of a mutation the end is told. With - for REQUESTS they come one a line. On the bus a request that may ask a person does so by the flag.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from glixd import api
 from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
@@ -22,42 +22,72 @@ from glixd.frontends import bus_values
 from glixd.protocol import BUS_NAME, MANAGER_INTERFACE, OBJECT_PATH
 from tests.support.daemon import RpcClient, RpcError
 
+Answer = dict[str, Any]
 STANDARD = "org.freedesktop.DBus."
 TRANSACTION = "org.glixos.Glix1.Transaction"
 
 
-def by_socket(address: str, requests: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Ask on the socket."""
-    client = RpcClient(Path(address))
-    answers = []
-    for method, parameters in requests:
+class Asker(Protocol):
+    """One connection to the daemon."""
+
+    name: str
+
+    async def ask(self, method: str, parameters: Answer) -> Answer:
+        """What is answered, in the words of `_told`."""
+
+    async def close(self) -> None:
+        """Leave."""
+
+
+class BySocket:
+    """Asks on the socket."""
+
+    def __init__(self, address: str) -> None:
+        self.name = ""
+        self._client = RpcClient(Path(address))
+
+    async def ask(self, method: str, parameters: Answer) -> Answer:
+        """One request; of a mutation the end."""
         try:
-            answer = client.call(method, **parameters)
+            answer = self._client.call(method, **parameters)
             if "transaction" in answer and set(answer) == {"transaction"}:
-                answer = client.wait(answer["transaction"])
-            answers.append(_told(answer))
+                answer = self._client.wait(answer["transaction"])
         except RpcError as error:
-            answers.append({"error": error.name, "action": error.details.get("action", "")})
-    client.close()
-    return answers
+            return {"error": error.name, "action": error.details.get("action", "")}
+        return _told(answer)
+
+    async def close(self) -> None:
+        """Leave."""
+        self._client.close()
 
 
-async def by_bus(address: str, requests: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Ask on the bus."""
-    bus = await Bus.connect(address)
-    answers = []
-    for method, parameters in requests:
+class ByBus:
+    """Asks on the bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.name = bus.unique_name
+        self._bus = bus
+
+    async def ask(self, method: str, parameters: Answer) -> Answer:
+        """One request; of a mutation the end."""
         try:
-            body = (await bus.call(_message(method, dict(parameters)), timeout=120)).body
+            body = (await self._bus.call(_message(method, dict(parameters)), timeout=120)).body
             answer = bus_values.plain(body[0]) if body else {}
             if isinstance(answer, str) and "/Transaction/" in answer and method in api.OPERATIONS:
                 waiting = _message("Wait", {"transaction": answer.rpartition("/")[2], "timeout": 110.0})
-                answer = bus_values.plain((await bus.call(waiting, timeout=120)).body[0])
-            answers.append(_told(answer))
+                answer = bus_values.plain((await self._bus.call(waiting, timeout=120)).body[0])
         except BusError as error:
-            answers.append({"error": error.name.rpartition(".")[2], "action": ""})
-    await bus.close()
-    return answers
+            return {"error": error.name.rpartition(".")[2], "action": ""}
+        return _told(answer)
+
+    async def close(self) -> None:
+        """Leave."""
+        await self._bus.close()
+
+
+async def connected(transport: str, address: str) -> Asker:
+    """A connection by one of the transports."""
+    return BySocket(address) if transport == "socket" else ByBus(await Bus.connect(address))
 
 
 def _message(method: str, parameters: dict[str, Any]) -> Message:
@@ -113,13 +143,27 @@ def _told(answer: Any) -> dict[str, Any]:
     return {"answer": answer}
 
 
-def main() -> None:
+async def answer_all(asker: Asker, path: str) -> None:
+    """Ask what a file lists, and print the answers as one document."""
+    requests = json.loads(Path(path).read_text())  # noqa: ASYNC240 - nothing else runs here
+    print(json.dumps([await asker.ask(*request) for request in requests], default=str))
+
+
+async def answer_lines(asker: Asker) -> None:
+    """Ask what is said line by line, and print an answer a line; the first line says who asks."""
+    print(json.dumps({"name": asker.name}), flush=True)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(await asker.ask(*json.loads(line)), default=str), flush=True)
+
+
+async def main() -> None:
     """Ask, and print."""
     transport, address, path = sys.argv[1:]
-    requests = json.loads(Path(path).read_text())
-    answers = by_socket(address, requests) if transport == "socket" else asyncio.run(by_bus(address, requests))
-    print(json.dumps(answers, default=str))
+    asker = await connected(transport, address)
+    await (answer_lines(asker) if path == "-" else answer_all(asker, path))
+    await asker.close()
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

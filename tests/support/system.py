@@ -7,6 +7,7 @@ before the others, and by one that it reads last and that grants what the policy
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -65,6 +66,43 @@ def session_rules(seated: Sequence[str] = AT_THE_MACHINE) -> dict[str, str]:
         "00-sessions.rules": f"var SEATED = {json.dumps(list(seated))};\n{_PLAYED}",
         "99-active.rules": f"var DEFAULTS = {json.dumps(defaults)};\n{_ACTIVE}",
     }
+
+
+class Visitor:
+    """A process of a user with one connection to the daemon."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command, env=environment, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
+        self.name: str = self._line()["name"]
+
+    def say(self, method: str, **parameters: Any) -> None:
+        """Ask, and do not wait for the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([method, parameters]) + "\n")
+        self._process.stdin.flush()
+
+    async def ask(self, method: str, **parameters: Any) -> Answer:
+        """Ask, and return the answer; agents of the test go on meanwhile."""
+        self.say(method, **parameters)
+        return await asyncio.get_running_loop().run_in_executor(None, self._line)
+
+    def leave(self) -> None:
+        """End the process, whatever it waits for."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def _line(self) -> Answer:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the caller has ended"
+        answer: Answer = json.loads(line)
+        return answer
 
 
 @dataclass
@@ -138,6 +176,17 @@ class System:
         """Run the client as a user of the machine."""
         program = Path(sys.executable).parent / "glixctl"
         return self.machine.run(user, os.fspath(program), "--mode", "system", "--transport", "bus", *words, extra=extra)
+
+    @contextmanager
+    def visitor(self, user: str, transport: str) -> Iterator[Visitor]:
+        """A user who is connected and asks when told to."""
+        address = f"{self.socket}" if transport == "socket" else self.machine.bus
+        words = [sys.executable, "-m", "tests.support.principal", transport, address, "-"]
+        visitor = Visitor(self.machine.command(user, *words), self.machine.environment())
+        try:
+            yield visitor
+        finally:
+            visitor.leave()
 
     def ask(self, user: str, transport: str, requests: Sequence[tuple[str, Answer]]) -> list[Answer]:
         """What a user is answered, request by request; a mutation is waited for (see principal.py)."""
