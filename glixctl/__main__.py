@@ -65,7 +65,7 @@ def _obey(command: Command, options: Namespace) -> int:
     target = Target.choose(os.environ, mode=options.mode, directory=options.dir, transport=options.transport)
     if target.note and not options.quiet:
         output.note(target.note)
-    client = Client(target, os.environ)
+    client = Client(target, os.environ, asks=not options.no_ask)
     try:
         return command.run(options, client)
     except KeyboardInterrupt:

@@ -181,6 +181,7 @@ def _common_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("with every verb")
     group.add_argument("--json", action="store_true", help="print the answer as one JSON document")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress, notes or confirmation")
+    group.add_argument("--no-ask", action="store_true", help="never ask for a password")
     group.add_argument("--mode", choices=MODES, help="your own daemon, or the system's")
     group.add_argument("--dir", metavar="DIR", help="another repository of yours")
     group.add_argument("--transport", choices=TRANSPORTS, help="how the daemon is asked")

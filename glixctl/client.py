@@ -8,6 +8,7 @@ wrapper costs more time to load than the whole conversation takes.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import json
 import os
@@ -19,7 +20,7 @@ from glixd.protocol import SYSTEM_SOCKET, ErrorCode, State, user_repository, use
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, Protocol
 
     Answer = dict[str, Any]
@@ -151,8 +152,10 @@ class SocketTransport:
 class Client:
     """What commands talk to. It connects with the first request, and starts the user's daemon when nobody listens."""
 
-    def __init__(self, target: Target, environment: Mapping[str, str]) -> None:
+    def __init__(self, target: Target, environment: Mapping[str, str], *, asks: bool = True) -> None:
         self.target = target
+        self.asks = asks
+        """Whether somebody may be asked for a password."""
         self.transaction: str | None = None
         """The transaction that this client started and waits for."""
         self._environment = environment
@@ -171,21 +174,40 @@ class Client:
 
     def run(self, method: str, params: Mapping[str, Any], on_progress: OnProgress) -> Answer:
         """Start a mutation and return its transaction once that has ended, however it ended."""
-        started = self.transaction = str(self._request(method, params, on_progress)["transaction"])
-        wanted = wish.wants(self.target.mode, method, params, os.geteuid())
-        if wanted:
-            wish.say(started)
-        try:
-            transaction = self._wait(started, on_progress)
-        finally:
+        with self.answering():
+            asked = {**params, "interactive": self.asks}
+            started = self.transaction = str(self._request(method, asked, on_progress)["transaction"])
+            wanted = wish.wants(self.target.mode, method, params, os.geteuid())
             if wanted:
-                wish.take_back(started)
+                wish.say(started)
+            try:
+                transaction = self._wait(started, on_progress)
+            finally:
+                if wanted:
+                    wish.take_back(started)
         self.transaction = None
         return transaction
 
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Have somebody here who asks for a password when the daemon of the system wants one."""
+        if self.asks and self.target.mode == "system":
+            from glixctl import agent  # a daemon of one's own asks for nothing
+
+            if agent.wanted():
+                with agent.listening(self._environment):
+                    yield
+                return
+        yield
+
+    def call_interactively(self, method: str, params: Mapping[str, Any]) -> Answer:
+        """The answer to a query about what may be somebody else's."""
+        with self.answering():
+            return self.call(method, {**params, "interactive": self.asks})
+
     def watch(self, transaction: str, on_progress: OnProgress) -> Answer:
         """Follow a transaction that somebody started, and return it once it has ended."""
-        self.call("Watch", {"transaction": transaction})
+        self.call_interactively("Watch", {"transaction": transaction})
         return self._wait(transaction, on_progress)
 
     def interrupt(self) -> str:

@@ -62,6 +62,9 @@ class Progress:
         if event.get("phase"):
             self._build(event)
             return
+        if event.get("state") == State.WAITING_FOR_AUTHORISATION:
+            self.clear()  # the line belongs to whoever asks for a password
+            return
         self._end_view()
         if self._log:
             self._show_log(event.get("lines") or ())

@@ -107,7 +107,7 @@ def carry(options: Namespace, client: Client, method: str, parameters: Mapping[s
     """Run a mutation, show how far it is, and tell how it ended."""
     progress = Progress(quiet=options.quiet, documents=options.json)
     try:
-        transaction = client.run(method, {**parameters, "interactive": True}, progress)
+        transaction = client.run(method, parameters, progress)
     finally:
         progress.clear()
     return report(options, transaction)

@@ -50,7 +50,7 @@ def run(options: Namespace, client: Client) -> int:
     )
     progress = Progress(quiet=options.quiet)
     try:
-        transaction = client.run("CollectGarbage", {**parameters, "interactive": True}, progress)
+        transaction = client.run("CollectGarbage", parameters, progress)
     finally:
         progress.clear()
     garbage = (transaction.get("outcome") or {}).get("garbage") or {}

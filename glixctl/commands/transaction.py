@@ -68,7 +68,7 @@ class Show:
     @staticmethod
     def run(options: Namespace, client: Client) -> int:
         """GetTransaction."""
-        transaction = client.call("GetTransaction", {"transaction": options.transaction})
+        transaction = client.call_interactively("GetTransaction", {"transaction": options.transaction})
         if options.json:
             output.document(transaction)
         else:
@@ -129,7 +129,7 @@ class Cancel:
     @staticmethod
     def run(options: Namespace, client: Client) -> int:
         """Cancel."""
-        answer = client.call("Cancel", {"transaction": options.transaction})
+        answer = client.call_interactively("Cancel", {"transaction": options.transaction})
         if options.json:
             output.document(answer)
         elif not options.quiet:

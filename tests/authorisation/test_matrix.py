@@ -30,7 +30,7 @@ def test_every_operation_is_asked_for_by_everybody_on_both_front_ends() -> None:
     }
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_everybody_may_do_what_the_golden_file_says_and_nothing_else(found: Measured) -> None:
     assert text(found[0]) == GOLDEN.read_text(), (
         "Who may do what has changed. Look at each line of the difference; if all of it is meant: "

@@ -29,6 +29,8 @@ PATIENCE: Final = 30.0
 UIDS: Final = {"root": 0, "glixd": 4200, "wanda": 4201, "alice": 4202, "bob": 4203, "nobody": 65534}
 """wanda is in wheel; bob is another user than alice."""
 WHEEL: Final = 4210
+PASSWORD: Final = "correct horse"
+"""That of wanda, the administrator."""
 
 _BUS: Final = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -63,7 +65,7 @@ _BUS: Final = """\
 """
 """The rules of the usual system bus: nobody answers what nobody asked, and names belong to their services."""
 
-_ADMINS: Final = 'polkit.addAdminRule(function (action, subject) { return ["unix-group:wheel", "unix-user:root"]; });\n'
+_ADMINS: Final = 'polkit.addAdminRule(function (action, subject) { return ["unix-group:wheel"]; });\n'
 
 _ENTER: Final = """\
 set -eu
@@ -141,7 +143,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE * 4,
+            timeout=PATIENCE * 20,
         )
 
     def start_polkitd(self) -> None:
@@ -277,7 +279,10 @@ def _write_users(etc: Path) -> None:
     group += [f"{name}:x:{uid}:" for name, uid in UIDS.items()] + [f"wheel:x:{WHEEL}:wanda"]
     (etc / "passwd").write_text("\n".join(passwd) + "\n")
     (etc / "group").write_text("\n".join(group) + "\n")
-    (etc / "shadow").write_text("".join(f"{name}:*:19000:0:99999:7:::\n" for name in UIDS))
+    words = ["openssl", "passwd", "-6", PASSWORD]
+    secret = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    shadow = [f"{name}:{secret if name == 'wanda' else '*'}:19000:0:99999:7:::\n" for name in UIDS]
+    (etc / "shadow").write_text("".join(shadow))
     (etc / "shadow").chmod(0o600)
 
 

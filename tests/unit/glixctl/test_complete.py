@@ -67,8 +67,8 @@ def test_the_word_behind_a_group_is_an_action(complete: Completer) -> None:
 
 
 def test_flags_are_those_of_the_verb_that_are_not_given_yet(complete: Completer) -> None:
-    assert complete.words("add", "--no") == ["--no-evaluate", "--no-follows"]
-    assert complete.words("add", "--no-follows", "x", "--no") == ["--no-evaluate"]
+    assert complete.words("add", "--no") == ["--no-evaluate", "--no-follows", "--no-ask"]
+    assert complete.words("add", "--no-follows", "x", "--no") == ["--no-evaluate", "--no-ask"]
     assert complete.lines("info", "--js") == ["--json\tprint the answer as one JSON document"]
     assert complete.words("info", "--ho") == []
     assert complete.words("transaction", "list", "--state=failed", "--sta") == ["--state"]
