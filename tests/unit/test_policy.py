@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import cast
 
@@ -10,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glixd import policy
+from glixd import api, authority, policy
 from glixd.api import Caller, Policy, Scope
+from glixd.backends import polkit
 from glixd.errors import NotAllowed
 from glixd.policy import OwnerOnly, Request, Target
 from glixd.protocol import POLKIT_PREFIX, ErrorCode
+from glixd.settings import Settings
 from tests.support.loop import on_loop
 
 ALICE = Caller(uid=1000, login="alice", address=":1.7")
@@ -224,3 +227,33 @@ async def test_nobody_else_may_do_anything_not_even_root(uid: int) -> None:
             await authority.authorise(replace(ALICE, uid=uid), checks, interactive=True)
         assert caught.value.code is ErrorCode.NOT_AUTHORISED
         assert str(uid) in caught.value.message
+
+
+# -- nothing around it -------------------------------------------------------------------------------------------
+
+
+def test_no_mutation_is_behind_a_rule_for_reading() -> None:
+    """A setter that is guarded like a getter is a setter for everybody."""
+    reading = {Policy.READ, Policy.READ_TRANSACTION, Policy.CANCEL}
+    for row in api.OPERATIONS.values():
+        if row.kind is api.Kind.MUTATION:
+            assert row.policy not in reading, row.name
+            unguarded = row.policy in (Policy.BUILD, Policy.ACTIVATE)
+            assert bool(actions(request(row.policy, SYSTEM))) is not unguarded, row.name
+    assert [row.name for row in api.OPERATIONS.values() if row.policy in (Policy.BUILD, Policy.ACTIVATE)] == ["Rebuild"]
+
+
+def test_no_setting_or_variable_turns_authorisation_off() -> None:
+    source = inspect.getsource(authority) + inspect.getsource(polkit) + inspect.getsource(policy)
+    assert "environ" not in source
+    assert not [name for name in Settings.model_fields if "auth" in name or "polkit" in name or "policy" in name]
+
+
+def test_several_parts_are_told_to_the_person_and_change_nothing_for_rules() -> None:
+    first, second = policy.checks(request(Policy.INSTALL, STRANGER, SYSTEM), ALICE)
+    alone = policy.prompted([first], [first])
+    assert alone == first
+    both = policy.prompted([first], [first, second])
+    assert both.action == first.action
+    assert {name: both.details[name] for name in first.details} == first.details
+    assert both.details["parts"] == "package-install-untrusted evil; package-install-trusted firefox"
