@@ -35,6 +35,11 @@ PROOFS = {
         ("tests/integration/test_state_machine.py", "tests/integration/test_many_clients.py"),
         {"GLIX_FULL_MODEL": "1"},
     ),
+    "disconnects": Proof(
+        "four thousand callers on each front-end that leave while they are authorised, and no grant",
+        ("tests/authorisation/test_disconnects.py",),
+        {"DISCONNECTS": "4000"},
+    ),
     "soak": Proof("20,000 changes and 100,000 queries through one daemon: memory, descriptors, disk", ("tests/soak",)),
     "floods": Proof(
         "the bus and the socket under attack with a bystander who is served, and 60,000 requests shaped by the table",

@@ -133,6 +133,7 @@ class System:
         words = ["--mode", "system", "--repository", f"{self.repository}", "--state", f"{self.root}/var/state"]
         words += ["--socket", f"{self.socket}", "--host", HOST, "--idle-exit", "0", *arguments]
         quick = {"GLIXD_CALLS_PER_SECOND": "100000", "GLIXD_CALLS_AT_ONCE": "100000", "GLIXD_INDEX": "false"}
+        quick |= {"GLIXD_PENDING": "10000", "GLIXD_PENDING_PER_UID": "10000"}  # limits have tests of their own
         quick["GLIXD_EVALUATOR"] = "child"  # the same program as behind the socket, with the uid of the daemon
         command = [sys.executable, "-m", "glixd", *words]
         self.daemon = self.machine.start("glixd", *command, log="glixd.log", extra={**quick, **(extra or {})})
