@@ -83,6 +83,9 @@ ROWS: Final = (
     _read("ShowRegistry", url="https://registry.example.invalid/r.json"),
     _read("ListGenerations"),
     _read("DiffGenerations"),
+    _read("Upload", data="Z2xpeA=="),
+    _read("GetBundle"),
+    _dry("what nobody uploaded", "Push", upload="0" * 26),
     _read("ListTransactions"),
     *(
         _of(method, whose, label)
