@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         owner = pwd.getpwnam(given.user) if os.geteuid() == 0 else None
         copy = Copy(given.copy, given.history, given.branch)
-        revision = copy.follow(Source(given.repository, given.branch, owner))
+        source = Source(given.repository, given.branch, owner)
+        # Whoever starts this program hears of no change while it runs.
+        while (revision := copy.follow(source)) != source.revision():
+            pass
     except (NotExported, KeyError, OSError) as error:
         print(f"glixd-export: {error}", file=sys.stderr)  # noqa: T201 - standard error is the journal
         sys.exit(1)
