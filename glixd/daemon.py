@@ -52,7 +52,7 @@ from glixd.indexing import Indexer
 from glixd.locking import Locker
 from glixd.parts import Parts
 from glixd.policy import Authority, OwnerOnly
-from glixd.protocol import BUS_NAME, VERSION, ErrorCode
+from glixd.protocol import BUS_NAME, SYSTEM_EXPORT, VERSION, ErrorCode
 from glixd.queries import Queries
 from glixd.queue import Queue
 from glixd.rates import Rates
@@ -61,7 +61,7 @@ from glixd.rebuilding.listing import Generations
 from glixd.rebuilding.rebuilder import Rebuilder
 from glixd.rebuilding.systems import Systems
 from glixd.requests.preparer import Preparer
-from glixd.requests.tools import Tools
+from glixd.requests.tools import Tools, Unattended
 from glixd.resolvers.asking import Facts
 from glixd.search import Searcher
 from glixd.settings import Mode, Settings, child_environment
@@ -154,11 +154,12 @@ class Daemon:
             settings.system_profile or _nix_state(self._environment) / "profiles" / "system", settings.system_root
         )
         systems = Systems(store, profile)
-        generations = Generations(repository, profile, systems, machine=settings.host)
+        generations = Generations(repository, profile, systems, database, machine=settings.host)
         activator = ActivatorDoor(settings.activator, settings.activations) if settings.activator else None
         activation = Activation(activator, profile)
         uploads = Uploads(settings.state / "uploads", processes)
         uploads.remove_left()
+        unattended = Unattended(settings.auto_update, settings.auto_update_inputs, settings.auto_update_age)
         tools = Tools(
             repository,
             nix,
@@ -171,6 +172,7 @@ class Daemon:
             rollback_on_failure=settings.rollback_on_failure,
             uploads=uploads,
             local_paths=settings.mode is Mode.USER,
+            unattended=unattended,
         )
         preparer = Preparer(tools, owner_adopts=owner_adopts)
         parts = Parts(
@@ -208,7 +210,16 @@ class Daemon:
                 folders=profile_folders(self._environment) if settings.mode is Mode.USER else (),
                 system_profile=profile.link,
             ),
-            rebuilder=Rebuilder(repository, nix, systems, profile, activation, culprits, machine=settings.host),
+            rebuilder=Rebuilder(
+                repository,
+                nix,
+                systems,
+                profile,
+                activation,
+                culprits,
+                machine=settings.host,
+                flake=SYSTEM_EXPORT if settings.mode is Mode.SYSTEM else str(repository.root),
+            ),
             activation=activation,
             generations=generations,
             profile=profile,
@@ -240,6 +251,7 @@ class Daemon:
             branch=settings.branch or "main",
             evaluate=settings.evaluate,
             rollback_on_failure=settings.rollback_on_failure,
+            unattended=settings.auto_update,
         )
         return Engine(parts), parts
 

@@ -8,12 +8,13 @@ applied leaves the queue with its commit, and joins the line of rebuilds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from glixd import garbage
+from glixd import api, garbage
 from glixd.api import Action
 from glixd.backends import activator
 from glixd.backends.activator import Order
@@ -38,6 +39,41 @@ from glixd.transaction import Result, Unfit, refused
 Committed = Callable[[Ticket, Result], None]
 SHARING: Final = (Add, Remove, Switch, Change, Move, Batch)
 """Changes that look at manifests and inputs alone: several that wait can be made on top of each other, unseen."""
+
+
+@asynccontextmanager
+async def _turn(line: asyncio.Lock, cancellation: Cancellation) -> AsyncIterator[None]:
+    """One's turn in a line; raises Cancelled as soon as somebody wishes to stop, since those before may take hours."""
+    gone = _Gone()
+    cancellation.follow(gone)
+    acquired, left = asyncio.ensure_future(line.acquire()), asyncio.ensure_future(gone.event.wait())
+    try:
+        await asyncio.wait((acquired, left), return_when=asyncio.FIRST_COMPLETED)
+        cancellation.check()
+        yield
+    finally:
+        cancellation.follow(None)
+        left.cancel()
+        if acquired.done():
+            line.release()
+        else:
+            acquired.cancel()
+
+
+class _Gone:
+    """Wakes whoever waits for a turn that is not wanted any more; from any thread."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        """Wake them."""
+        self._loop.call_soon_threadsafe(self.event.set)
+
+
+class _Tried(Exception):
+    """A commit was made to be looked at, and goes no further."""
 
 
 class Lanes:
@@ -79,21 +115,28 @@ class Lanes:
     # -- changes -----------------------------------------------------------------------------------------------------
 
     async def _change(self, ticket: Ticket, prepared: Prepared, request: Request) -> Result:
+        unattended = isinstance(ticket.parameters, api.UpdateParameters) and ticket.parameters.unattended
+        if unattended and not ticket.parameters.dry_run:
+            await self._try(ticket, prepared, request)
         with self._parts.health.giving_way():
             result = await self._parts.queue.run(self._entry(ticket, prepared, request))
         ticket.outcome, ticket.warnings = result.outcome, result.warnings
         if result.commit:
             self._committed(ticket, result)
-        if not ticket.parameters.apply or ticket.parameters.dry_run or isinstance(request, Restore):
+        action = self._action(ticket, result, unattended=unattended)
+        if action is None or ticket.parameters.dry_run or isinstance(request, Restore):
             return result
         commit = result.commit or self._parts.repository.snapshot().commit
         host = request.host if request.host in self._parts.repository.at(commit).hosts else self._parts.default_host
         ticket.cancellation = Cancellation()  # the commit stands; what can be stopped from here on is the rebuild
-        rebuild = Rebuild(host, commit, Action.SWITCH, rollback_on_failure=self._parts.rollback_on_failure)
+        rebuild = Rebuild(host, commit, action, rollback_on_failure=self._parts.rollback_on_failure)
         if prepared.concerns_home_of(ticket.caller.login):
             rebuild = Rebuild(host, commit, Action.BUILD, user=ticket.caller.login)
         await self._records.run(self._parts.database.save, ticket.record())
         rebuilt = await self._rebuild(ticket, rebuild)
+        if unattended and action is Action.BUILD and rebuilt.outcome.rebuild:
+            await self._records.run(self._parts.generations.stage, rebuilt.outcome.rebuild)
+            self._parts.watchers.staged(host)
         outcome = result.outcome.model_copy(
             update={
                 "summary": f"{result.outcome.summary}; {rebuilt.outcome.summary}",
@@ -102,6 +145,29 @@ class Lanes:
             }
         )
         return replace(result, outcome=outcome, warnings=(*result.warnings, *rebuilt.warnings))
+
+    def _action(self, ticket: Ticket, result: Result, *, unattended: bool) -> Action | None:
+        """What is done with what was committed."""
+        if not unattended:
+            return Action.SWITCH if ticket.parameters.apply else None
+        if not result.commit:
+            return None
+        return Action.SWITCH if self._parts.unattended == "switch" else Action.BUILD
+
+    async def _try(self, ticket: Ticket, prepared: Prepared, request: Request) -> None:
+        """Build what a change would commit, before it is committed and beside the queue; raises why it does not build."""
+        tried: list[str] = []
+
+        def stop(commit: str) -> None:
+            tried.append(commit)
+            raise _Tried
+
+        job = replace(self._job(ticket, prepared, request), point=stop)
+        started = partial(self._herald.state, ticket, State.RUNNING)
+        try:
+            await self._parts.queue.run(Entry(ticket, partial(self._commit, ticket, job, request), started))
+        except _Tried:
+            await self._rebuild(ticket, Rebuild(self._parts.default_host, tried[0], Action.BUILD))
 
     def _entry(self, ticket: Ticket, prepared: Prepared, request: Request) -> Entry[Result]:
         """The work of a change, for the queue."""
@@ -207,7 +273,7 @@ class Lanes:
             building=partial(setattr, ticket, "rebuilding"),
         )
         self._herald.state(ticket, State.QUEUED)
-        async with self._rebuilding:
+        async with _turn(self._rebuilding, ticket.cancellation):
             self._herald.state(ticket, State.RUNNING)
             return await self._builders.run(self._parts.rebuilder.run, errand)
 

@@ -69,3 +69,5 @@ class Parts:
     branch: str
     evaluate: bool
     rollback_on_failure: bool
+    unattended: str
+    """What an update does that nobody watches: off, stage or switch."""

@@ -250,6 +250,8 @@ SYSTEM_SOCKET: Final = "/run/glixd/rpc.sock"
 SYSTEM_REPOSITORY: Final = "/var/lib/glixd/repo"
 SYSTEM_WISHES: Final = "/run/glixd-activate"
 """Where root says which transactions of its own may switch the machine."""
+SYSTEM_EXPORT: Final = "/etc/glixos"
+"""Where everybody may read what the system's repository says."""
 
 
 def user_repository(environment: Mapping[str, str]) -> str:

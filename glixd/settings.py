@@ -131,6 +131,14 @@ class Settings(BaseModel):
     rollback_on_failure: bool = Field(
         False, description="Go back to the generation before where an activation fails, unless a caller says otherwise."
     )
+    auto_update: Literal["off", "stage", "switch"] = Field(
+        "off",
+        description="What an unattended update does once it is built: stage leaves the switch to a user, switch switches.",
+    )
+    auto_update_inputs: tuple[str, ...] = Field((), description="The inputs that it updates; none means all.")
+    auto_update_age: int = Field(
+        0, ge=0, description="Days since the locked revision of an input was made, before which it is left alone."
+    )
     evaluate: bool = Field(True, description="Evaluate the hosts that a change concerns.")
     idle_exit: float = Field(60.0, ge=0, description="Seconds without work after which the daemon ends; 0 means never.")
     pending: int = Field(MAX_PENDING, ge=1, description="Transactions under way, of all callers together.")

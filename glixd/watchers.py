@@ -25,6 +25,9 @@ class Client(Protocol):
     def changed(self, host: str) -> None:
         """The manifest of a host changed."""
 
+    def staged(self, host: str) -> None:
+        """An update of a host is built and can be switched to."""
+
 
 class Observer(Protocol):
     """A transport that tells everybody: never more than the id of a transaction and its state."""
@@ -40,6 +43,9 @@ class Observer(Protocol):
 
     def changed(self, host: str) -> None:
         """The manifest of a host changed."""
+
+    def staged(self, host: str) -> None:
+        """An update of a host is built and can be switched to."""
 
 
 class Watchers:
@@ -103,6 +109,13 @@ class Watchers:
             client.changed(host)
         for observer in self._observers:
             observer.changed(host)
+
+    def staged(self, host: str) -> None:
+        """An update of a host is built and can be switched to: everybody is told."""
+        for client in list(self._clients):
+            client.staged(host)
+        for observer in self._observers:
+            observer.staged(host)
 
 
 class _Feed:

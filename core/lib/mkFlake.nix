@@ -19,12 +19,14 @@ let
   exported = "${self}/.glixd-revision";
   revision = self.rev or (if builtins.pathExists exported then lib.head (lib.splitString "\n" (builtins.readFile exported)) else null);
 
-  mkHost = hostName: system:
+  # What a host is made of; every engine that builds hosts gets the same.
+  partsOf = hostName: system:
     let
       folder = "${self}/hosts/${hostName}";
       manifest = importManifest { manifestPath = "${folder}/glix.toml"; inherit inputs; };
     in
-    nixpkgs.lib.nixosSystem {
+    {
+      inherit system;
       specialArgs = { inherit inputs hostName; };
       modules = (if manifest.manifest.settings.core_modules or true then defaults hostName else [ noDefaults ]) ++ [
         (hostModule folder hostName)
@@ -33,6 +35,49 @@ let
         { warnings = manifest.warnings; }
       ] ++ manifest.systemModules;
     };
+
+  mkHost = hostName: system: nixpkgs.lib.nixosSystem {
+    inherit (partsOf hostName system) specialArgs;
+    modules = [ reachable ] ++ (partsOf hostName system).modules;
+  };
+
+  # Lets the files of a host say how colmena reaches it, also where it is not colmena that builds it.
+  reachable = { lib, ... }: {
+    options.deployment = lib.mkOption {
+      type = lib.types.attrsOf lib.types.anything;
+      default = { };
+      description = "How colmena reaches and treats this host, such as deployment.targetHost.";
+    };
+  };
+
+  nixosConfigurations = hosts mkHost;
+  parts = hosts partsOf;
+
+  # The hive of colmena: `colmena apply --on pi` builds and activates the hosts of this repository. A host is reached by its
+  # name, unless its own files say otherwise with `deployment.targetHost`.
+  colmena = {
+    meta = {
+      nixpkgs = nixpkgs.legacyPackages.${(builtins.head (builtins.attrValues parts)).system};
+      nodeNixpkgs = lib.mapAttrs (_: host: nixpkgs.legacyPackages.${host.system}) parts;
+      nodeSpecialArgs = lib.mapAttrs (_: host: host.specialArgs) parts;
+    };
+  } // lib.mapAttrs
+    (hostName: host: {
+      imports = host.modules;
+      deployment.targetHost = lib.mkDefault hostName;
+    })
+    parts;
+
+  # The nodes of deploy-rs, where the flake has it among its inputs: `deploy .#pi`.
+  deploy.nodes = lib.mapAttrs
+    (hostName: host: {
+      hostname = hostName;
+      profiles.system = {
+        user = "root";
+        path = inputs.deploy-rs.lib.${host.system}.activate.nixos nixosConfigurations.${hostName};
+      };
+    })
+    parts;
 
   hostModule = folder: hostName:
     if builtins.pathExists "${folder}/default.nix" then folder + "/default.nix"
@@ -87,5 +132,5 @@ let
   };
 in
 {
-  nixosConfigurations = hosts mkHost;
-}
+  inherit nixosConfigurations colmena;
+} // (if inputs ? deploy-rs then { inherit deploy; } else { })

@@ -44,6 +44,9 @@ def run(options: Namespace, client: Client) -> int:
         output.print_table(HEADER, map(_row, answer["generations"]))
     elif not options.quiet:
         output.note(f"{answer['host']} has no generations yet")
+    if (staged := answer.get("staged")) and not options.json:
+        built = output.moment(staged["built"])
+        output.line(f"staged: {output.short(staged['commit'])}, built {built}; switch to it with: glixctl rebuild")
     return Exit.DONE
 
 

@@ -24,10 +24,13 @@ ANSWER = "Transaction"
 
 def arguments(parser: ArgumentParser) -> None:
     """The inputs."""
+    parser.add_argument(
+        "--unattended", action="store_true", help="as the settings say: only what builds, then stage or switch"
+    )
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="an input, or a package that comes from one")
     mutation_flags(parser)
 
 
 def run(options: Namespace, client: Client) -> int:
     """Update."""
-    return mutate(options, client, "Update", given(inputs=options.inputs or None))
+    return mutate(options, client, "Update", given(inputs=options.inputs or None, unattended=options.unattended))

@@ -162,6 +162,10 @@ class UpdateParameters(MutationParameters):
     inputs: tuple[InputName, ...] = Field(
         (), max_length=MAX_REFERENCES, description="Inputs, or packages that come from one; none means all inputs."
     )
+    unattended: bool = Field(
+        False,
+        description="By the settings auto_update…: commit only what builds for this machine, then stage it or switch.",
+    )
 
 
 class AdoptParameters(MutationParameters):

@@ -413,11 +413,20 @@ class Generation(Value):
     size: int | None = Field(None, description="Bytes, with all that it needs; only where sizes were asked for.")
 
 
+class StagedSystem(Value):
+    """An update that is built, and that nobody has switched to yet."""
+
+    commit: str
+    path: str
+    built: str = Field(description="When.")
+
+
 class Generations(Value):
     """The generations of a host, the newest first."""
 
     host: str
     generations: tuple[Generation, ...]
+    staged: StagedSystem | None = Field(None, description="What a rebuild would switch to without building anything.")
 
 
 class GenerationDifference(Value):

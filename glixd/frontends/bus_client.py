@@ -59,6 +59,9 @@ class BusClient:
     def changed(self, host: str) -> None:
         """Nothing: on the bus everybody is told at once."""
 
+    def staged(self, host: str) -> None:
+        """Nothing, for the same reason."""
+
     def leave(self) -> None:
         """Give up waiting for somebody who is gone."""
         for task, mutation in self.calls.items():

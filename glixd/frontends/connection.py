@@ -70,8 +70,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before all else
         self._loop = asyncio.get_running_loop()
         self._calls: dict[asyncio.Task[None], api.Kind] = {}
-        self._changed: dict[str, None] = {}
-        """Hosts whose Changed waits until the peer has read what it was sent."""
+        self._news: dict[tuple[bytes, str], None] = {}
+        """What happened to hosts, which waits until the peer has read what it was sent."""
         self._sent = 0
         self._choked = False
         self._reading = True
@@ -115,9 +115,9 @@ class Connection(asyncio.Protocol):
         """Send what waited, and go on."""
         self._choked = False
         self._cancel_timer("_stall")
-        hosts, self._changed = self._changed, {}
-        for host in hosts:
-            self.changed(host)
+        news, self._news = self._news, {}
+        for word, host in news:
+            self._announce(word, host)
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -143,10 +143,17 @@ class Connection(asyncio.Protocol):
 
     def changed(self, host: str) -> None:
         """Say that the manifest of a host changed: now, or once when the peer has caught up."""
+        self._announce(b"Changed", host)
+
+    def staged(self, host: str) -> None:
+        """Say in the same way that an update of a host is built."""
+        self._announce(b"Staged", host)
+
+    def _announce(self, word: bytes, host: str) -> None:
         if self._choked:
-            self._changed[host] = None
+            self._news[word, host] = None
         else:
-            self._send(messages.notification(b"Changed", messages.encoded({"host": host})))
+            self._send(messages.notification(word, messages.encoded({"host": host})))
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

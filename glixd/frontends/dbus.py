@@ -152,6 +152,10 @@ class DBusFrontend:
         """Tell everybody that the manifest of a host changed."""
         self._broadcast(OBJECT_PATH, MANAGER_INTERFACE, "Changed", "s", [host])
 
+    def staged(self, host: str) -> None:
+        """Tell everybody that an update of a host is built and can be switched to."""
+        self._broadcast(OBJECT_PATH, MANAGER_INTERFACE, "Staged", "s", [host])
+
     def _broadcast(self, path: str, interface: str, member: str, signature: str, body: Sequence[object]) -> None:
         if not self._stopped and not self._bus.lost.done():
             self._bus.signal(path, interface, member, signature, body)

@@ -25,6 +25,11 @@ DOCTYPE: Final = (
     ' "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">\n'
 )
 _DOC: Final = "org.gtk.GDBus.DocString"
+SIGNALS: Final = {
+    "Changed": "The manifest of a host changed.",
+    "Staged": "An update of a host is built and can be switched to.",
+}
+"""What everybody is told about a host."""
 _EMITS: Final = STANDARD + "Property.EmitsChangedSignal"
 _QT_NAME: Final = "org.qtproject.QtDBus.QtTypeName"
 _QT_TYPES: Final = {
@@ -110,9 +115,10 @@ def _manager_interface() -> Element:
     _document(interface, f"The repository and everything that can be asked of it, at {OBJECT_PATH}.")
     for row in api.OPERATIONS.values():
         _method(interface, row)
-    changed = SubElement(interface, "signal", name="Changed")
-    _document(changed, "The manifest of a host changed.")
-    SubElement(changed, "arg", name="host", type="s")
+    for name, what in SIGNALS.items():
+        signal = SubElement(interface, "signal", name=name)
+        _document(signal, what)
+        SubElement(signal, "arg", name="host", type="s")
     for declared in MANAGER_PROPERTIES:
         _property(interface, declared)
     return interface

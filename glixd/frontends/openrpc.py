@@ -37,6 +37,7 @@ def build() -> dict[str, Any]:
         "x-notifications": [
             _notification("Progress", "What became of a watched transaction.", _reference(api.ProgressEvent)),
             _notification("Changed", "The manifest of a host changed.", _HOST),
+            _notification("Staged", "An update of a host is built and can be switched to.", _HOST),
         ],
     }
 

@@ -166,7 +166,7 @@ def planned(lines: Iterable[str]) -> Planned:
             found[kind].append(package_name(line.strip()))
         else:
             kind = ""
-    return Planned(tuple(found["built"]), tuple(found["fetched"]))
+    return Planned(tuple(sorted(found["built"])), tuple(sorted(found["fetched"])))
 
 
 def told(progress: Progress) -> dict[str, object]:

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import datetime
+import os
+from typing import Final
 
 from glixd import api
 from glixd.backends.profile import Profile, Running, unknown_generation
 from glixd.backends.repository import FLAKE, LOCK, Repository
+from glixd.backends.state import Database
 from glixd.errors import NotFound, Refused
 from glixd.model.generations import Built, Generation
 from glixd.protocol import ErrorCode
@@ -15,11 +18,17 @@ from glixd.rebuilding.rebuilder import PENDING
 from glixd.rebuilding.systems import Systems
 from glixd.rebuilding.tags import Tags
 
+STAGED: Final = "staged-system"
+"""The fact under which the last staged update is remembered."""
+
 
 class Generations:
     """Answers about generations. Safe from any thread."""
 
-    def __init__(self, repository: Repository, profile: Profile, systems: Systems, *, machine: str) -> None:
+    def __init__(
+        self, repository: Repository, profile: Profile, systems: Systems, database: Database, *, machine: str
+    ) -> None:
+        self._database = database
         self._repository = repository
         self._profile = profile
         self._systems = systems
@@ -36,7 +45,23 @@ class Generations:
         running = self._profile.running()
         found = sorted(self._profile.generations(), key=lambda one: one.number, reverse=True)[: asked.limit]
         told = [self._of_profile(one, tags.get(one.number), running, sizes=asked.sizes) for one in found]
-        return api.Generations(host=host, generations=tuple(told))
+        return api.Generations(host=host, generations=tuple(told), staged=self._staged())
+
+    def stage(self, rebuilt: api.Rebuilt) -> None:
+        """Remember an update that is built, for somebody to switch to."""
+        built = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        staged = api.StagedSystem(commit=rebuilt.commit, path=str(rebuilt.path), built=built)
+        self._database.remember(STAGED, staged.model_dump_json())
+
+    def _staged(self) -> api.StagedSystem | None:
+        """The update that was staged last, until the profile has it or a later system, or it is not there any more."""
+        text = self._database.fact(STAGED)
+        if text is None:
+            return None
+        staged = api.StagedSystem.model_validate_json(text)
+        newest = max((one.created for one in self._profile.generations()), default=0.0)
+        overtaken = newest >= datetime.datetime.fromisoformat(staged.built).timestamp()
+        return None if overtaken or not os.path.lexists(staged.path) else staged
 
     def difference(self, asked: api.DiffGenerationsParameters) -> api.GenerationDifference:
         """What differs between two generations of this machine; raises UnknownGeneration or UnsupportedHere."""

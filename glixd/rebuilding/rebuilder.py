@@ -69,6 +69,7 @@ class Rebuilder:
         culprits: Culprits,
         *,
         machine: str,
+        flake: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._repository = repository
@@ -77,6 +78,7 @@ class Rebuilder:
         self._profile = profile
         self._activation = activation
         self._culprits = culprits
+        self._flake = flake
         self._tags = Tags(repository)
         self._machine = machine
         self._clock = clock
@@ -219,7 +221,11 @@ class Rebuilder:
         request, path = errand.request, str(rebuilt.path)
         if request.action is api.Action.BUILD:
             return _done(rebuilt)
-        if request.host != self._machine or not self._activation.possible:
+        if request.host != self._machine:
+            host = request.host
+            command = f"nixos-rebuild {request.action} --flake {self._flake}#{host} --target-host root@{host}"
+            return _done(rebuilt.model_copy(update={"command": command}))
+        if not self._activation.possible:
             command = self._profile.switch_command(path, request.action)
             return _done(rebuilt.model_copy(update={"command": command}))
         if errand.dry_run or request.action is api.Action.DRY_ACTIVATE:

@@ -21,8 +21,8 @@ class Systems:
 
     def change(self, before: str | None, after: str) -> api.SystemChange:
         """What differs between two systems; without a first one, everything is new. The reboot is from the first one."""
-        old = self._store.requisites(before) if before else {}
-        found = closure.compare(old, self._store.requisites(after))
+        *old, new = self._store.requisites(*([before] if before else []), after)
+        found = closure.compare(old[0] if old else {}, new)
         return api.SystemChange(
             packages=tuple(map(_told, found.packages[:PAGE_SIZE])),
             rebuilt=found.rebuilt,
@@ -37,7 +37,7 @@ class Systems:
 
     def size(self, path: str) -> int:
         """The bytes of a system with all that it needs."""
-        return sum(self._store.requisites(path).values())
+        return sum(self._store.requisites(path)[0].values())
 
 
 def told_units(lines: list[str]) -> api.UnitChanges | None:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from collections.abc import Iterable
 from typing import Final
 
 from glixd import api
-from glixd.errors import NotFound
+from glixd.errors import Failed, NotFound, invalid
 from glixd.model.change import Update
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest
@@ -24,6 +25,10 @@ TRUSTED_INPUTS: Final = frozenset({"nixpkgs", "home-manager", "glixos-core"})
 def update(tools: Tools, row: api.Operation, asked: api.UpdateParameters, context: Context) -> Made:
     """Find the inputs, and what they would be locked at."""
     known = LockFile.parse(context.base.lock)
+    if asked.unattended:
+        asked = _by_the_settings(tools, asked, known)
+        if not asked.inputs:
+            return Update(tools.label(asked, context), ()), (Part(row.policy),)
     inputs = _inputs(tools, asked, known, context)
     locked = tools.locker.lock(
         context.snapshot,
@@ -41,6 +46,27 @@ def update(tools: Tools, row: api.Operation, asked: api.UpdateParameters, contex
         if after.revision(name) != known.revision(name)
     ]
     return request, (Part(row.policy, tuple(targets)),)
+
+
+def _by_the_settings(tools: Tools, asked: api.UpdateParameters, known: LockFile) -> api.UpdateParameters:
+    """The inputs that an update may touch which nobody watches: those that the settings name, and that are old enough."""
+    unattended = tools.unattended
+    if unattended.action == "off":
+        raise Failed(
+            "Updates that nobody watches are off.",
+            code=ErrorCode.UNSUPPORTED_HERE,
+            hint='Set auto_update to "stage" or "switch" in the configuration of glixd.',
+        )
+    if asked.inputs:
+        raise invalid("inputs", "the settings name the inputs of an unattended update")
+    newest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=unattended.age)
+    named = unattended.inputs or tuple(known.inputs)
+    old = [name for name in named if name not in known.inputs or _made(known.inputs[name].modified) <= newest]
+    return asked.model_copy(update={"inputs": tuple(old)})
+
+
+def _made(modified: str | None) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(modified) if modified else datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 
 def _inputs(tools: Tools, asked: api.UpdateParameters, known: LockFile, context: Context) -> tuple[str, ...]:

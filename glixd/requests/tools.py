@@ -24,6 +24,17 @@ from glixd.resolvers.asking import Asking, Facts
 
 
 @dataclass(frozen=True, slots=True)
+class Unattended:
+    """What an update does that nobody watches."""
+
+    action: str
+    """off, stage or switch."""
+    inputs: tuple[str, ...]
+    age: int
+    """Days since a locked revision was made, before which its input is left alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """The doors that a request is made with, and what is meant where nothing is said."""
 
@@ -40,6 +51,7 @@ class Tools:
     uploads: Uploads
     local_paths: bool
     """Whether everybody may consent to a folder of this machine, and not root alone."""
+    unattended: Unattended
 
     def check_local(self, caller: Caller) -> None:
         """Refuse a folder of this machine outside the repository; raises LocalPathRefused for all but root, on a system."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import programs, service
+from tests.bench import programs, service, switching
 from tests.bench.measure import Report, worse
 from tests.bench.world import World
 
@@ -46,6 +46,7 @@ PARTS: Final[Mapping[str, Callable[[Report, World, Size], None]]] = {
     "memory": lambda report, world, size: service.memory(
         report, world, tuple(dict.fromkeys((size.packages[0], size.packages[-1])))
     ),
+    "switching": lambda report, world, size: switching.switching(report, world, size.processes),
     "ready": lambda report, world, size: service.readiness(report, world, size.processes),
 }
 

@@ -224,3 +224,13 @@ def test_an_evaluation_that_no_package_breaks_blames_none(site: Site, daemon: Ru
     assert "packages" not in error["details"]
     assert "hello is not to blame" in error["message"]
     assert site.git("rev-parse", "HEAD") == head
+
+
+def test_another_machine_is_built_here_and_switched_by_the_command_that_is_told(
+    site: Site, daemon: RunningDaemon
+) -> None:
+    daemon.done("Init", host="desktop", user="alice", system="x86_64-linux")
+    rebuilt = daemon.done("Rebuild", host="desktop")["outcome"]["rebuild"]
+    assert rebuilt["path"].endswith("-nixos-system-desktop-26.05.mini")
+    assert not rebuilt["activated"]
+    assert rebuilt["command"] == f"nixos-rebuild switch --flake {site.repository}#desktop --target-host root@desktop"

@@ -398,3 +398,76 @@ def test_a_daemon_that_is_killed_leaves_a_state_that_its_successor_explains(
             assert ended["state"] == "succeeded"
     assert machine.running == machine.system(1)
     assert tag(site, 1)["commit"] == site.git("rev-parse", "HEAD")
+
+
+def test_a_rollback_whose_daemon_is_killed_while_it_activates_is_finished_by_the_next(
+    site: Site, machine: Machine
+) -> None:
+    gate, text = waiting(site)
+    with RunningDaemon(site) as daemon:
+        configure(site, daemon, text)
+        opened = threading.Thread(target=gate.write_text, args=("go\n",))
+        opened.start()
+        daemon.done("Add", refs=["hello"], apply=True)
+        opened.join()
+        configure(site, daemon, "")
+        daemon.done("Add", refs=["git"], apply=True)
+        head = site.git("rev-parse", "HEAD")
+        with daemon.connect() as client:
+            transaction = client.call("Rollback", to_generation=1)["transaction"]
+            client.reach(transaction, "activating")
+            daemon.kill()
+        assert site.git("rev-parse", "HEAD") == head, "nothing is committed before the system runs"
+        gate.write_text("go\n")
+        daemon.start()
+        ended = daemon.call("Wait", transaction=transaction, timeout=60)
+        assert ended["state"] == "succeeded", ended
+        assert ended["commit"] == site.git("rev-parse", "HEAD")
+        assert site.git("rev-parse", "HEAD~1") == head
+        assert machine.running == machine.system(1)
+        assert [one["name"] for one in daemon.call("List")["packages"]] == ["hello"]
+        assert site.read("hosts/laptop/glix.toml") == site.committed("hosts/laptop/glix.toml")
+
+
+def test_a_rebuild_is_cancelled_while_it_evaluates_and_while_it_waits_its_turn(
+    site: Site, machine: Machine, daemon: RunningDaemon
+) -> None:
+    endless = "let f = n: if n == 0 then 0 else f (n - 1) + 0; in toString (builtins.foldl' (a: _: a + f 5000) 0 (builtins.genList (x: x) 1000000))"
+    configure(site, daemon, f"system.extraActivation = {endless};")
+    with daemon.connect() as client:
+        evaluating = client.call("Rebuild")["transaction"]
+        while not any(event.get("phase") == "evaluating" for event in client.notified("Progress")):
+            client.receive()
+        waiting_too = client.call("Rebuild")["transaction"]
+        client.reach(waiting_too, "queued")
+        for transaction in (waiting_too, evaluating):
+            client.call("Cancel", transaction=transaction)
+            assert client.wait(transaction)["state"] == "cancelled"
+    assert machine.running is None
+    assert not [
+        path
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if str(site.repository).encode() in _read(path) and b"\0build\0" in _read(path)
+    ]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_commit_that_comes_while_a_build_runs_is_built_before_anything_is_activated(
+    site: Site, machine: Machine, daemon: RunningDaemon
+) -> None:
+    daemon.done("Add", refs=["slowpkg"])
+    with daemon.connect() as client:
+        transaction = client.call("Rebuild")["transaction"]
+        while not any(event.get("current") for event in client.notified("Progress")):
+            client.receive()
+        daemon.done("Add", refs=["git"])
+        done = client.wait(transaction)
+    assert done["state"] == "succeeded", done
+    assert rebuilt(done)["commit"] == site.git("rev-parse", "HEAD") == tag(site, 1)["commit"]
+    assert machine.installed() == {"slowpkg", "git"}

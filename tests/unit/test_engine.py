@@ -68,6 +68,9 @@ class Reader:
     def changed(self, host: str) -> None:
         """Nothing: nothing is changed here."""
 
+    def staged(self, host: str) -> None:
+        """Nothing: nothing is staged here."""
+
 
 @dataclass
 class World:
@@ -130,6 +133,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         branch="main",
         evaluate=False,
         rollback_on_failure=False,
+        unattended="off",
     )
     row = api.operation("Add")
     parameters = cast(api.MutationParameters, api.parse(row, {"refs": ["firefox"]}))

@@ -36,6 +36,8 @@ LAYERS: list[tuple[str, object, object, object]] = [
     ("tidy_delay", 1.0, "2", 3.0),
     ("log", "debug", "warning", "error"),
     ("evaluate", False, "true", False),
+    ("auto_update", "stage", "switch", "off"),
+    ("auto_update_age", 1, "2", 3),
     ("activator", "/a.sock", "/b.sock", "/c.sock"),
     ("activations", "/a", "/b", "/c"),
     ("evaluator", "child", "/b", "/c"),
@@ -77,7 +79,7 @@ def shown(chosen: Settings, name: str) -> object:
 
 
 def test_every_setting_has_a_row() -> None:
-    in_files_only = {"registries"}  # tables
+    in_files_only = {"registries", "auto_update_inputs"}  # tables
     assert {name for name, *_ in LAYERS} == set(Settings.model_fields) - {"mode"} - in_files_only
 
 

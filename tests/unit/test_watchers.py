@@ -37,6 +37,9 @@ class Reader:
     def changed(self, host: str) -> None:
         self.hosts.append(host)
 
+    def staged(self, host: str) -> None:
+        self.hosts.append(f"staged {host}")
+
     @property
     def steps(self) -> list[str | None]:
         return [event.step for _, event in self.taken]
@@ -186,7 +189,8 @@ async def test_everybody_is_told_that_a_manifest_changed_until_they_leave() -> N
     watchers.changed("laptop")
     watchers.detach(second)
     watchers.changed("server")
-    assert (first.hosts, second.hosts) == (["laptop", "server"], ["laptop"])
+    watchers.staged("server")
+    assert (first.hosts, second.hosts) == (["laptop", "server", "staged server"], ["laptop"])
 
 
 @dataclass
@@ -206,6 +210,9 @@ class Broadcast:
 
     def changed(self, host: str) -> None:
         self.told.append(("changed", host))
+
+    def staged(self, host: str) -> None:
+        self.told.append(("staged", host))
 
 
 @on_clock
