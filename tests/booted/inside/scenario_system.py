@@ -11,7 +11,6 @@ import pytest
 from tests.booted.inside.conftest import HOST, PASSWORD
 from tests.booted.inside.machine import (
     as_user,
-    eventually,
     git,
     glixctl,
     in_session,
@@ -45,7 +44,8 @@ def _lines(instance: str) -> list[str]:
 def running(repository: Path) -> None:
     """The machine runs a commit of the repository, switched to by root from /etc/glixos, without glixd."""
     assert repository.is_dir()
-    eventually(_exported, "the newest commit in the copy")
+    run("systemctl", "start", "glixd-export.service")
+    assert _exported()
     built = run("nix", "build", "--no-link", "--print-out-paths", f"{EXPORT}#{SYSTEM}").stdout.strip()
     run("nix-env", "--profile", str(PROFILE), "--set", built)
     run(f"{built}/bin/switch-to-configuration", "switch")
