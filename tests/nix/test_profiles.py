@@ -19,7 +19,11 @@ LIBRARY = f"(import {nix_path(PROJECT / 'core' / 'lib')} {{ lib = import {nix_pa
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return copy_git_flake(PROJECT, tmp_path_factory.mktemp("project") / "repository", ("flake.nix", "core", "glixd"))
+    return copy_git_flake(
+        PROJECT,
+        tmp_path_factory.mktemp("project") / "repository",
+        ("flake.nix", "core", "glixd", "nixos-module", "polkit"),
+    )
 
 
 def test_nix_and_python_read_the_same_profiles(nix: HermeticNix) -> None:
