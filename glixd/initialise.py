@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import structlog
+
 from glixd.backends import files
 from glixd.backends.repository import FLAKE, LOCK, Repository
 from glixd.draft import Draft, Job, commit_of, outcome_of
@@ -18,6 +20,8 @@ from glixd.model.change import Base, Init
 from glixd.model.operations import new_flake, plan_host, regenerated
 from glixd.protocol import ErrorCode
 from glixd.transaction import Result, templates
+
+log = structlog.get_logger()
 
 
 def make_repository(
@@ -57,6 +61,7 @@ def make_repository(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     job.committed(commit)
+    _sync(target.parent)
     return Result(outcome, commit, hosts=(request.host,))
 
 
@@ -109,4 +114,11 @@ def _move(beside: Path, target: Path) -> None:
                 beside.rename(target)
         except FileExistsError:
             raise Refused(f"{target} came into being meanwhile.", hint="Look at it, then try again.") from None
-        files.sync_folder(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the name of the repository is on the disk; it is there already, so a disk that fails is no failure of ours."""
+    try:
+        files.sync_folder(folder)
+    except OSError as error:
+        log.warning("the repository is made, and that may not be on the disk yet", reason=str(error))

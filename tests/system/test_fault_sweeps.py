@@ -25,6 +25,8 @@ SOME = {KILL: 9, ONE_ENOSPC: 3, STICKY_ENOSPC: 3, FSYNC_EIO: 2, RENAME_EIO: 2}
 """So many points are tried of each case, evenly spread, where not every one is."""
 AROUND = 1
 """Calls before and after the commit point that are tried in any case."""
+LAST = 4
+"""The synchronisations at the end that are tried in any case: what fails there comes after the commit point."""
 CASES = mutations(Sources("", "", "", "", ""))
 pytestmark = [
     pytest.mark.timeout(900),
@@ -51,9 +53,10 @@ def every(known: Reference, fault: Fault) -> Iterator[int]:
     points = known.points(fault)
     step = 1 if FULL else max(1, len(points) // SOME[fault])
     middle = commit_point(known, fault) or -AROUND
+    last = points[-LAST:] if fault is FSYNC_EIO else ()
     for call in points:
         if call.point % step == len(known.calls) % step or (
-            fault in (KILL, RENAME_EIO) and abs(call.point - middle) <= AROUND
+            call in last or (fault in (KILL, RENAME_EIO) and abs(call.point - middle) <= AROUND)
         ):
             yield call.point
 
