@@ -258,6 +258,11 @@ def user_repository(environment: Mapping[str, str]) -> str:
     """The repository of user mode: `$GLIX_ROOT`, else `$XDG_CONFIG_HOME/glixos`, else `~/.config/glixos`."""
     if root := environment.get("GLIX_ROOT"):
         return os.path.abspath(root)
+    return _unnamed(environment)
+
+
+def _unnamed(environment: Mapping[str, str]) -> str:
+    """The repository of a user who has named none."""
     return os.path.join(_xdg(environment, "XDG_CONFIG_HOME", ".config"), "glixos")
 
 
@@ -276,9 +281,13 @@ def user_state(environment: Mapping[str, str], repository: str) -> str:
 
 
 def user_socket(environment: Mapping[str, str], repository: str | None = None) -> str:
-    """The socket of the daemon of `repository`; that of the default repository is `rpc.sock`."""
+    """The socket of the daemon of `repository`, by default of `user_repository`.
+
+    It depends on the repository's place alone, however that was named: `rpc.sock` stands for the one that nobody has to name.
+    """
     runtime = user_runtime(environment)
-    if repository is None or os.path.realpath(repository) == os.path.realpath(user_repository(environment)):
+    repository = repository or user_repository(environment)
+    if os.path.realpath(repository) == os.path.realpath(_unnamed(environment)):
         return os.path.join(runtime, "rpc.sock")
     return os.path.join(runtime, repository_key(repository) + ".sock")
 

@@ -128,6 +128,13 @@ def test_the_default_repository_has_the_plain_socket_and_another_one_its_own() -
     assert protocol.user_socket({"HOME": "/h"}) == "/h/.cache/glixd/run/rpc.sock"
 
 
+def test_the_socket_of_a_repository_is_the_same_however_it_was_named() -> None:
+    plain = {"HOME": "/h", "XDG_RUNTIME_DIR": "/run/user/7"}
+    named = {**plain, "GLIX_ROOT": "/elsewhere"}
+    assert protocol.user_socket(named) == protocol.user_socket(plain, "/elsewhere") != protocol.user_socket(plain)
+    assert protocol.user_socket(named, "/h/.config/glixos") == protocol.user_socket(plain)
+
+
 def test_a_repository_has_one_key_by_all_its_names(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
