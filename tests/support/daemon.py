@@ -293,23 +293,24 @@ class Site:
         }
 
     def remove(self) -> None:
-        """End a daemon that a client started here, by its pid, and delete the runtime folder."""
-        self.end_daemon()
+        """End the daemons that clients started here, by their pids, and delete the runtime folder."""
+        for path in (self.runtime / "glixd").glob("*.sock"):
+            self.end_daemon(path)
         shutil.rmtree(self.runtime, ignore_errors=True)
 
-    def daemon_pid(self) -> int | None:
-        """The process that listens on the socket of this user; None when nobody does."""
+    def daemon_pid(self, path: Path | None = None) -> int | None:
+        """The process that listens on a socket, by default that of this user; None when nobody does."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             try:
-                client.connect(os.fspath(self.socket))
+                client.connect(os.fspath(path or self.socket))
             except OSError:
                 return None
             credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return int.from_bytes(credentials[:4], sys.byteorder)
 
-    def end_daemon(self) -> None:
+    def end_daemon(self, path: Path | None = None) -> None:
         """End the daemon that listens here, if there is one, and wait until it is gone."""
-        if pid := self.daemon_pid():
+        if pid := self.daemon_pid(path):
             with suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(pid)
                 try:
