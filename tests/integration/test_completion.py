@@ -21,8 +21,11 @@ from typing import Final, Self
 
 import pytest
 
+from glixctl.complete import LIMIT
+from glixd.protocol import Exit
 from tests.support.daemon import RunningDaemon, Site, Template, new_site
 from tests.support.hermetic import HermeticNix
+from tests.support.switching import switchable
 
 READY: Final = "shell-is-ready"
 RAN: Final = "glixctl-was-run"
@@ -124,10 +127,14 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory: pytest.TempPathFactory, nix: HermeticNix, template: Template) -> Iterator[Site]:
-    """A home whose host has a package, with a daemon."""
-    with new_site(tmp_path_factory.mktemp("completion"), nix, template) as site, RunningDaemon(site) as daemon:
+    """A home whose host has packages and a generation, with a daemon."""
+    with (
+        new_site(tmp_path_factory.mktemp("completion"), nix, template) as site,
+        switchable(site),
+        RunningDaemon(site) as daemon,
+    ):
         daemon.done("Add", refs=["firefox"])
-        daemon.done("Add", refs=["git"], name="git+tools")
+        daemon.done("Add", refs=["git"], name="git+tools", apply=True)
         yield site
 
 
@@ -150,6 +157,33 @@ def test_a_shell_completes_verbs_flags_and_live_words(shell: Shell, furnished: S
         assert terminal.run("glixctl --host lap\tshow firef\t") == ["--host", "laptop", "show", "firefox"]
         assert terminal.run("glixctl show firefox --host=lap\t") == ["show", "firefox", "--host=laptop"]
         assert terminal.run("glixctl add github:o/r=b --user al\t") == ["add", "github:o/r=b", "--user", "alice"]
+        assert terminal.run("glixctl update nixp\thome-m\t") == ["update", "nixpkgs", "home-manager"]
+        assert terminal.run("glixctl system diff \t") == ["system", "diff", "1"]
+        assert terminal.run("glixctl system rollback --to \t") == ["system", "rollback", "--to", "1"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ("remove", "fire"),
+        ("host", "remove", "lap"),
+        ("add", "x", "--user", "al"),
+        ("update", "nix"),
+        ("system", "diff", ""),
+        ("transaction", "show", ""),
+    ],
+    ids=("packages", "hosts", "users", "inputs", "generations", "transactions"),
+)
+def test_live_words_come_in_a_time_that_is_told(furnished: Site, before: tuple[str, ...]) -> None:
+    took = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        done = furnished.glixctl("__complete", "glixctl", *before)
+        took.append((time.perf_counter() - begin) * 1000)
+        assert done.returncode == Exit.DONE, done.stderr
+    print(f"{' '.join(before)}: {min(took):.0f} to {max(took):.0f} ms; 300 are meant to be enough")
+    # What the daemon has not said in time is left out: on a busy machine that is an answer too.
+    assert done.stdout or max(took) > LIMIT * 1000
 
 
 def test_a_shell_completes_the_id_of_a_transaction(shell: Shell, furnished: Site) -> None:
