@@ -249,6 +249,26 @@ def test_a_package_that_becomes_or_is_switched_to_what_nixpkgs_refuses_needs_a_c
     assert daemon.health()["state"] == "ok"
 
 
+def test_a_consent_holds_for_the_package_wherever_it_moves(daemon: RunningDaemon) -> None:
+    daemon.done("Add", refs=["unfreepkg"], allow_unfree=True)
+    for scope in ("home", "system"):
+        daemon.done("Move", names=["unfreepkg"], scope=scope)
+        assert daemon.call("Show", name="unfreepkg")["consents"] == ["unfree"]
+        assert daemon.health()["state"] == "ok", scope
+
+
+def test_a_free_package_that_needs_a_refused_one_is_added_and_shows_in_the_health(daemon: RunningDaemon) -> None:
+    module = daemon.site.read("hosts/laptop/default.nix")
+    overlay = (
+        "nixpkgs.overlays = [ (_: prev: { free = prev.hello // { inherit (prev.unfreepkg) drvPath outPath; }; }) ];"
+    )
+    daemon.site.commit({"hosts/laptop/default.nix": module.replace("imports =", f"{overlay}\n  imports =", 1)})
+    daemon.done("Add", refs=["free"])
+    health = daemon.health()
+    assert health["state"] == "failed"
+    assert "unfree" in json.dumps(health)
+
+
 def test_an_environment_variable_consents_to_nothing(site: Site) -> None:
     variables = {"NIXPKGS_ALLOW_UNFREE": "1", "NIXPKGS_ALLOW_BROKEN": "1", "NIXPKGS_ALLOW_INSECURE": "1"}
     with RunningDaemon(site, extra=variables) as daemon:
