@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import programs, service, switching
+from tests.bench import programs, search, service, switching
 from tests.bench.measure import Report, worse
 from tests.bench.world import World
 
@@ -33,10 +33,14 @@ class Size:
     """Round trips."""
     mutations: int
     """Mutations of each of 32 clients."""
+    names: int
+    """Packages that are searched."""
+    searches: int
+    """Rounds of searches."""
 
 
-WHOLE: Final = Size((0, 100, 1000, 10_000), (1, 10, 1000), 15, 2000, 20)
-QUICK: Final = Size((3,), (2,), 1, 64, 1)
+WHOLE: Final = Size((0, 100, 1000, 10_000), (1, 10, 1000), 15, 2000, 20, 100_000, 100)
+QUICK: Final = Size((3,), (2,), 1, 64, 1, 50, 1)
 
 PARTS: Final[Mapping[str, Callable[[Report, World, Size], None]]] = {
     "packages": lambda report, world, size: programs.by_packages(report, world, size.packages, size.processes),
@@ -47,6 +51,7 @@ PARTS: Final[Mapping[str, Callable[[Report, World, Size], None]]] = {
         report, world, tuple(dict.fromkeys((size.packages[0], size.packages[-1])))
     ),
     "switching": lambda report, world, size: switching.switching(report, world, size.processes),
+    "search": lambda report, world, size: search.among_names(report, world, size.names, size.searches),
     "ready": lambda report, world, size: service.readiness(report, world, size.processes),
 }
 

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long a search takes among many names, and what the index behind it costs to build: `python -m tests.bench.search`.
+"""How long a search takes among many names, and what the index behind it costs to build.
 
 A real daemon builds its index of a nixpkgs of synthetic packages, by a real nix, and answers over its socket; so the times are
-what a client sees, and a little longer than what the daemon needs. Nothing is asserted: figures depend on the machine.
+what a client sees, and a little longer than what the daemon needs.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,12 +18,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from tests.bench.measure import Figure, Report
+from tests.bench.world import World
 from tests.support.daemon import RpcClient, RunningDaemon, new_site
-from tests.support.hermetic import MINI_NIXPKGS, HermeticNix, make_git_flake
-from tests.support.repositories import Sources
+from tests.support.hermetic import MINI_NIXPKGS, make_git_flake
 
 SYLLABLES: Final = ("fire", "fox", "lib", "py", "thon", "net", "data", "web", "ser", "kit")
 WORDS: Final = ("package", "library", "for", "the", "tool", "fast", "editor", "text", "server", "browser")
+QUERIES: Final = 11
+"""Queries of one round."""
+SLOWEST: Final = 10.0
+"""Milliseconds in which 99 of 100 queries are meant to be answered."""
+MOST_MEMORY: Final = 300.0
+"""MiB that building the index is meant to need at most."""
 PAGE: Final = 20
 """Matches of one answer, as glixctl asks for them."""
 SAMPLE: Final = 0.02
@@ -116,59 +121,48 @@ def queries(rounds: int) -> list[str]:
     return found
 
 
-def measure(client: RpcClient, asked: Sequence[str]) -> list[tuple[float, str]]:
-    """Milliseconds and the question, the fastest first."""
+def among_names(report: Report, world: World, names: int, rounds: int) -> None:
+    """Build the index of so many packages, and search it in rounds of eleven queries; beside them pings."""
+    folder = world.folder / "search"
+    sources = replace(world.sources, nixpkgs=many_packages(folder, names))
+    group = f"search: {names} names"
+    with new_site(folder / "site", world.nix) as site, RunningDaemon(site) as daemon, daemon.connect() as client:
+        daemon.done("Init", **site.init_parameters(sources), evaluate=False)
+        peaks, begin = Peaks(), time.perf_counter()
+        with peaks.watching(daemon.pid):
+            _indexed(client, names)
+        report.add(Figure(f"{group}, index built", (time.perf_counter() - begin,), unit="s"))
+        report.add(Figure(f"{group}, most memory of a nix", (peaks.nix / 2**20,), unit="MiB", goal=MOST_MEMORY))
+        report.add(Figure(f"{group}, most memory of the daemon", (peaks.daemon / 2**20,), unit="MiB"))
+        _answered(client, "Search", queries(1))
+        pings, searches = [], []
+        for asked in batched(queries(rounds), QUERIES):
+            pings += _answered(client, "Ping", [""] * QUERIES)
+            searches += _answered(client, "Search", asked)
+        found = Figure(f"{group}, one query", tuple(searches), baseline="ping", base=statistics.median(pings))
+        report.add(found)
+        report.add(Figure(f"{group}, p99", (found.quantile(0.99),), goal=SLOWEST))
+
+
+def batched(queries: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The queries in rounds."""
+    return (queries[begin : begin + size] for begin in range(0, len(queries), size))
+
+
+def _answered(client: RpcClient, method: str, asked: Sequence[str]) -> list[float]:
+    """The milliseconds of each answer."""
     times = []
     for query in asked:
+        parameters = {"query": query, "limit": PAGE} if method == "Search" else {}
         begin = time.perf_counter()
-        client.call("Search", query=query, limit=PAGE)
-        times.append(((time.perf_counter() - begin) * 1000, query))
-    return sorted(times)
+        client.call(method, **parameters)
+        times.append((time.perf_counter() - begin) * 1000)
+    return times
 
 
-def report(times: Sequence[tuple[float, str]]) -> Iterator[str]:
-    """The figures, one a line."""
-    plain = [milliseconds for milliseconds, _ in times]
-    p99 = plain[min(len(plain) - 1, int(len(plain) * 0.99))]
-    yield f"search: {len(plain)} queries, min {plain[0]:.2f} ms, median {statistics.median(plain):.2f} ms, p99 {p99:.2f} ms"
-    yield "slowest: " + ", ".join(f"{query!r} {milliseconds:.2f} ms" for milliseconds, query in times[:-4:-1])
-
-
-def main() -> None:
-    """Build, ask, and print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.search", description=__doc__)
-    parser.add_argument("--names", type=int, default=100_000, help="synthetic packages")
-    parser.add_argument("--rounds", type=int, default=100, help="rounds of eleven queries")
-    asked = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="glix-bench-"))
-    nix = HermeticNix(folder / "nix")
-    try:
-        sources = replace(Sources.make(folder / "sources"), nixpkgs=many_packages(folder, asked.names))
-        with new_site(folder / "site", nix) as site, RunningDaemon(site) as daemon, daemon.connect() as client:
-            daemon.done("Init", **site.init_parameters(sources), evaluate=False)
-            peaks, begin = Peaks(), time.perf_counter()
-            with peaks.watching(daemon.pid):
-                status = _indexed(client)
-            seconds = time.perf_counter() - begin
-            print(
-                f"index: {status} packages in {seconds:.0f} s, at most {peaks.nix / 2**20:.0f} MiB in a nix "
-                f"and {peaks.daemon / 2**20:.0f} MiB in the daemon"
-            )
-            measure(client, queries(1))
-            print("\n".join(report(measure(client, queries(asked.rounds)))))
-    finally:
-        nix.remove()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _indexed(client: RpcClient) -> int:
-    """Have the index built; how many packages it has."""
+def _indexed(client: RpcClient, names: int) -> None:
+    """Have the index built."""
     while (status := client.call("RefreshIndex", timeout=WAIT))["state"] == "building":
         pass
-    if status["state"] != "ready":
-        raise SystemExit(f"the index is not ready: {status}")
-    return int(status["packages"])
-
-
-if __name__ == "__main__":
-    main()
+    if status["state"] != "ready" or int(status["packages"]) < names:
+        raise RuntimeError(f"the index is not ready: {status}")

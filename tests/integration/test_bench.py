@@ -37,7 +37,7 @@ def test_every_part_runs_and_leaves_its_figures(tmp_path: Path) -> None:
     assert all(figure["median"] > 0 for figure in found.values())
     with_baseline = [figure for figure in found.values() if "ratio" in figure]
     assert all(figure["baseline"] for figure in with_baseline)
-    heads = ("3 packages", "2 hosts", "socket", "bus", "mutations", "memory", "ready", "activation")
+    heads = ("3 packages", "2 hosts", "socket", "bus", "mutations", "memory", "search", "ready", "activation")
     assert [head for head in heads if not any(name.startswith(head) for name in found)] == []
     assert len(heads) >= len(PARTS)
 
