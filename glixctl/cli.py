@@ -35,6 +35,8 @@ def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         raise _no_flag(parser, words[parted.unknown[0]].partition("=")[0])
     options = _options(parser, parted.flags, found.arguments)
     if found.command.NAME == "help" and options.topic and options.topic[0] not in commands.TASKS:
+        if options.topic[0] not in commands.VERBS:
+            raise _unknown("verb or task", options.topic[0], (*commands.TASKS, *commands.VERBS))
         return parse([*options.topic, HELP[0]])
     return found.command, options
 
@@ -101,7 +103,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line in a sentence."""
-        raise UsageError(message, f"`{self.prog} --help` shows how it is used.")
+        raise UsageError(_in_words(message), f"`{self.prog} --help` shows how it is used.")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Refuse a value that is none of the choices, with the nearest one."""
+        if action.choices is not None and value not in action.choices:
+            from difflib import get_close_matches
+
+            known = [str(choice) for choice in action.choices]
+            near = get_close_matches(str(value), known, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"It can be: {', '.join(known)}."
+            name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+            raise UsageError(f"{name} can't be {value}.", hint)
+
+
+def _in_words(message: str) -> str:
+    """What argparse says, as glixctl says it."""
+    begin, found, names = message.partition("the following arguments are required: ")
+    if found and not begin:
+        return f"{names} is missing."
+    said = message.removeprefix("argument ")
+    name, found, _ = said.partition(": expected one argument")
+    return f"{name} needs a value." if found else f"{said.rstrip('.')}."
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -141,7 +164,7 @@ class Parted:
             self.others.append(index)
         elif (action := self._table.get(word.partition("=")[0])) is None:
             self.unknown.append(index)
-        elif action.nargs is None and "=" not in word:
+        elif "=" not in word and _takes_the_next(action, words[index + 1 : index + 2]):
             self._take(action, word, words, next(indices, None))
         else:
             self.flags.append(word)
@@ -150,6 +173,13 @@ class Parted:
         if value is None:
             self.unfinished = action
         self.flags.append(word if value is None else f"{word}={words[value]}")
+
+
+def _takes_the_next(action: argparse.Action, following: Sequence[str]) -> bool:
+    """Whether what follows a flag is its value; where it may do without one, another flag is none."""
+    if action.nargs == "?":
+        return bool(following) and not following[0].startswith("-") and following[0] not in commands.VERBS
+    return action.nargs is None
 
 
 def _candidates(words: Sequence[str]) -> Iterator[tuple[Command, list[int]]]:

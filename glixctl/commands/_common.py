@@ -67,16 +67,22 @@ def change(text: str) -> tuple[str, str]:
     """One change of a key."""
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise ValueError(text)
+        raise _wrong(f"{text} has no value; write {text}=VALUE" if key else f"{text} names no key")
     return key, value
 
 
 def count(text: str) -> int:
     """The value of a flag that limits how many are shown."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not (text.isascii() and text.isdecimal() and int(text[:20])):
+        raise _wrong(f"{text} is no number from 1 on")
+    return int(text)
+
+
+def _wrong(said: str) -> Exception:
+    """What argparse tells about a value."""
+    from argparse import ArgumentTypeError
+
+    return ArgumentTypeError(said)
 
 
 def generation(text: str | None) -> int | None:

@@ -59,12 +59,17 @@ def test_words_mean_what_they_say(words: list[str], verb: str, expected: dict[st
         (["lst"], "There is no verb lst.", "list"),
         (["ad", "firefox"], "There is no verb ad.", "add"),
         (["qqqqqq"], "There is no verb qqqqqq.", "--help"),
-        (["add"], "REF", "glixctl add --help"),
+        (["add"], "REF is missing.", "glixctl add --help"),
         (["show", "a", "b"], "b is one argument too many.", "glixctl show --help"),
         (["list", "x"], "x is one argument too many.", "glixctl list --help"),
         (["add", "x", "--sope=home"], "There is no option --sope.", "--scope"),
         (["--sope", "home", "add", "x"], "There is no option --sope.", ""),
-        (["add", "x", "--scope", "everywhere"], "everywhere", "glixctl add --help"),
+        (["add", "x", "--scope", "everywhere"], "--scope can't be everywhere.", "It can be: system, home."),
+        (["add", "x", "--scope", "hoem"], "--scope can't be hoem.", "Did you mean home?"),
+        (["rebuild", "swich"], "ACTION can't be swich.", "Did you mean switch?"),
+        (["set", "x", "scope", "home"], "KEY=VALUE: scope has no value; write scope=VALUE.", "glixctl set --help"),
+        (["rollback", "--steps", "0"], "--steps: 0 is no number from 1 on.", "glixctl rollback --help"),
+        (["list", "--user"], "--user needs a value.", "glixctl list --help"),
         (["add", "x", "--name"], "--name", "glixctl add --help"),
         (["list", "--limit", "0"], "--limit", "glixctl list --help"),
         (["list", "--json=yes"], "--json", "glixctl list --help"),
@@ -76,7 +81,8 @@ def test_words_mean_what_they_say(words: list[str], verb: str, expected: dict[st
         (["transaction", "list", "--dry-run"], "transaction list takes no --dry-run.", ""),
         (["--host", "laptop", "transaction", "lst"], "There is no action of transaction lst.", "list"),
         (["--all-hosts", "show", "firefox"], "show takes no --all-hosts.", ""),
-        (["help", "lst"], "There is no verb lst.", "list"),
+        (["help", "lst"], "There is no verb or task lst.", "list"),
+        (["help", "instal"], "There is no verb or task instal.", "install"),
         (["transaction"], "list, show, log, cancel, watch", ""),
         (["transaction", "shw", "x"], "There is no action of transaction shw.", "show"),
         (["transaction", "show"], "ID", "glixctl transaction show --help"),
@@ -206,3 +212,18 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
             assert "--json" in shown
             assert "--mode" in shown
             assert "\nexamples:\n  glixctl " in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["import", "--from-profile", "/nix/p"], "/nix/p"),
+        (["import", "--from-profile=/nix/p", "--dry-run"], "/nix/p"),
+        (["import", "--from-profile"], ""),
+        (["import", "--from-profile", "--dry-run"], ""),
+        (["--from-profile", "import"], ""),
+    ],
+)
+def test_a_flag_that_may_do_without_a_value_takes_the_word_behind_it(words: list[str], meant: str) -> None:
+    _, options = cli.parse(words)
+    assert options.from_profile == meant
