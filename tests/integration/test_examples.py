@@ -45,12 +45,16 @@ PACKAGES: Final = (
     "# apt-get install python3-venv gcc libc6-dev pkg-config libsystemd-dev python3-dev git nix-bin"
     " nix-setup-systemd polkitd"
 )
+SWITCHING: Final = "switch-other-machines.md"
 FURNISHED: Final = (
     "add-a-package.md",
     "edit-by-hand.md",
     "undo-changes.md",
     "talk-to-the-daemon.md",
     "let-users-install-packages.md",
+    SWITCHING,
+    "update-automatically.md",
+    "edit-the-system-repository.md",
 )
 FROM_NOTHING: Final = ("README.md", "take-over-a-machine.md")
 ATTACHING: Final = "attach-your-own-flake.md"
@@ -58,6 +62,8 @@ OF_GLIX: Final = "use-an-existing-glix-repository.md"
 """The pages, by the world in which their reader is."""
 
 INSTALLER: Final = "changes the machine as root; tests/booted runs the installer in a booted Debian"
+REMOTE: Final = "nixos-rebuild switch --flake /etc/glixos#pi"
+ANOTHER: Final = "switches another machine, by another program"
 SYSTEMD: Final = "asks the systemd of a machine that runs glixd; tests/booted has one"
 NOT_HERE: Final[Mapping[tuple[str, str], str]] = {
     (
@@ -81,6 +87,10 @@ NOT_HERE: Final[Mapping[tuple[str, str], str]] = {
         "let-users-install-packages.md",
         "journalctl -u glixd.service -u 'glixd-eval@*' -u 'glixd-activate@*' -u glixd-export.service",
     ): SYSTEMD,
+    (SWITCHING, f"{REMOTE} --target-host root@pi.local"): ANOTHER,
+    (SWITCHING, f"{REMOTE} --target-host root@pi.local --build-host builder.local"): ANOTHER,
+    (SWITCHING, "colmena apply --on pi,desktop"): ANOTHER,
+    (SWITCHING, "deploy ~/.config/glixos#pi"): ANOTHER,
 }
 """What is not run, by page and command, and why."""
 
@@ -93,6 +103,12 @@ LOST: Final = (
     "git commit --quiet --message 'By hand' -- flake.nix",
 )
 GARBAGE: Final = ("date +%N > ~/garbage", "nix-store --add ~/garbage")
+CLONED: Final = ("rm -rf ~/system", "glixctl clone ~/system")
+COMMITTED: Final = (
+    "cd ~/system",
+    "echo '# mine' >> hosts/laptop/default.nix",
+    "git commit --quiet --all --message Mine",
+)
 NEEDED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (MAN, "glixctl add firefox"): CLEARED,
     (MAN, "glixctl add firefox git --scope home"): CLEARED,
@@ -122,6 +138,13 @@ NEEDED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("edit-by-hand.md", "glixctl diff"): (EDITED.format("glix.toml"),),
     ("edit-by-hand.md", "glixctl regen"): LOST,
     ("edit-by-hand.md", 'glixctl adopt --all --message "A newer kernel"'): (EDITED.format("default.nix"),),
+    (SWITCHING, "glixctl rebuild build --host pi"): ("glixctl host set pi system=x86_64-linux",),
+    (SWITCHING, "glixctl adopt"): ("echo '# mine' >> ~/.config/glixos/flake.nix",),
+    (MAN, "glixctl clone ~/system"): CLONED[:1],
+    (MAN, "glixctl push"): (*CLONED, *COMMITTED),
+    (MAN, "glixctl push --dry-run"): (*CLONED, *COMMITTED),
+    ("edit-the-system-repository.md", "glixctl clone ~/system"): CLONED[:1],
+    ("edit-the-system-repository.md", "glixctl push"): COMMITTED,
     ("undo-changes.md", "glixctl apply -f changes.toml"): ("glixctl remove firefox || [ $? = 4 ]",),
     (
         "talk-to-the-daemon.md",
@@ -131,8 +154,15 @@ NEEDED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 }
 """What is done before an example, so that it has something to do."""
 
+WHERE: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+    (MAN, "glixctl push"): ("cd ~/system",),
+    (MAN, "glixctl push --dry-run"): ("cd ~/system",),
+}
+"""The folder of an example that says none."""
+
 ENDS: Final[Mapping[tuple[str, str], Exit]] = {
     (MAN, f"glixctl transaction cancel {ID}"): Exit.REFUSED,  # it has ended already
+    (MAN, "glixctl rebuild --home"): Exit.NOT_FOUND,  # alice has a home there, and whoever runs this has none
     **{(MAN, f"glixctl doctor{flag}"): Exit.FAILED for flag in ("", " --verify", " --fix")},  # here is no user alice
     ("let-users-install-packages.md", "glixctl doctor"): Exit.FAILED,
     ("add-a-package.md", "glixctl update repo"): Exit.NOTHING_TO_DO,  # a tag stays where it is
@@ -177,7 +207,9 @@ def furnished(tmp_path_factory: pytest.TempPathFactory, nix: HermeticNix, github
         stack.enter_context(switchable(site))
         server = stack.enter_context(serving())
         server.body = document({"tool": "github:owner/repo"})
-        write_files(site.home, {".config/glixd/config.toml": f'[[registries]]\nurl = "{server.url}"\n'})
+        write_files(
+            site.home, {".config/glixd/config.toml": f'auto_update = "stage"\n[[registries]]\nurl = "{server.url}"\n'}
+        )
         [changes] = blocks(next(page for page in PAGES if page.name == "undo-changes.md"), "toml")
         write_files(site.home, {"changes.toml": changes})
         write_files(site.home / "mine", package("mine"))
@@ -218,7 +250,7 @@ def follow(world: World, example: Example) -> None:
     key = (example.page, example.command)
     world.prepare("true", *NEEDED.get(key, ()))
     begin = time.monotonic()
-    done = world.run(example.command, example.before)
+    done = world.run(example.command, (*example.before, *WHERE.get(key, ())))
     print(f"{example}: {time.monotonic() - begin:.2f} s\n{done.stdout}{done.stderr}")
     assert done.returncode == ENDS.get(key, Exit.DONE), f"{example}: {done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
@@ -249,7 +281,8 @@ def test_an_example_of_a_verb_works(again: World, example: Example, github: Fake
 
 
 @pytest.mark.parametrize("name", FURNISHED)
-def test_a_guide_works_in_its_order(again: World, name: str) -> None:
+def test_a_guide_works_in_its_order(again: World, name: str, github: FakeGitHub) -> None:
+    renew(github)
     write_files(again.site.repository / "pkgs" / "mine", package("mine"))
     for example in here(name):
         follow(again, example)
@@ -291,9 +324,9 @@ def here(name: str) -> list[Example]:
 
 def test_what_is_said_about_examples_is_about_examples_that_exist() -> None:
     there = {(example.page, example.command) for example in EXAMPLES}
-    assert {*NOT_HERE, *NEEDED, *ENDS} <= there
+    assert {*NOT_HERE, *NEEDED, *WHERE, *ENDS} <= there
     assert len(there) > 100
-    assert len(NOT_HERE) <= 9
+    assert len(NOT_HERE) <= 13
 
 
 def test_every_page_with_examples_is_followed_by_a_test() -> None:

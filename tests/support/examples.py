@@ -25,6 +25,7 @@ ID: Final = "01hzy7k3m5n8p0q2r4s6t8v0wx"
 """The transaction of the examples."""
 
 _MORE: Final = """    nano = mk "nano" "8.0" { description = "Small text editor"; };
+    raspi-firmware = mk "raspi-firmware" "1.0" { description = "Firmware of small machines"; };
     steam = mk "steam" "1.0" {
       description = "Game launcher";
       meta = { unfree = true; license = { shortName = "unfree"; free = false; }; };
