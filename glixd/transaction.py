@@ -78,7 +78,8 @@ class _Made:
     draft: Draft
     outcome: api.Outcome
     commit: str
-    hosts: tuple[str, ...]
+    base: Snapshot
+    """What it was computed on."""
     warnings: tuple[str, ...] = ()
 
 
@@ -175,7 +176,7 @@ class Transactor:
                 made.append(one)
                 newest = self._repository.at(one.commit)
         published = self._commit(made, held, base, newest) if made else Published()
-        return [_result(one, published) if isinstance(one, _Made) else one for one in ended]
+        return [self._result(one, published) if isinstance(one, _Made) else one for one in ended]
 
     def _tried(self, job: Job, held: Held, snapshot: Snapshot, shown: Snapshot | None) -> _Made | Result | GlixError:
         try:
@@ -203,16 +204,18 @@ class Transactor:
         if finished.changed:
             commit = self._repository.make(commit_of(job, finished, newest.commit, self.machine))
         self._verify(commit, finished)
-        hosts = self._concerned(snapshot, commit, draft)
         warnings: tuple[str, ...] = ()
         if examine:
             self._repository.show(held, commit)
             try:
+                hosts = self._concerned(snapshot, commit, draft)
                 warnings = _broken_before(examine, snapshot, commit, hosts, job)
             finally:
                 self._repository.git.delete_ref(SCRATCH_REF)
         return (
-            Result(outcome, warnings=warnings) if job.dry_run else _Made(job, draft, outcome, commit, hosts, warnings)
+            Result(outcome, warnings=warnings)
+            if job.dry_run
+            else _Made(job, draft, outcome, commit, snapshot, warnings)
         )
 
     def _replayed(self, job: Job, snapshot: Snapshot) -> Snapshot:
@@ -424,22 +427,22 @@ class Transactor:
                 )
 
     def _concerned(self, snapshot: Snapshot, commit: str, draft: Draft) -> tuple[str, ...]:
-        """The hosts whose configuration may be another one with this commit, the ones that people wait for first."""
+        """The hosts whose configuration may be another one with a commit that is written, those that people wait for first."""
         found = concerned(snapshot, self._repository.at(commit), draft.changed.keys())
         return tuple(sorted(found, key=lambda host: (host != draft.plan.host, host != self.machine, host)))
 
-
-def _result(made: _Made, published: Published) -> Result:
-    """How a job went that has its commit."""
-    warnings = [*made.warnings, *(f"Took over the edit of {path}." for path in made.draft.adopted)]
-    if published.pending:
-        warnings.append(f"Committed; the work tree does not show it yet: {published.pending}")
-    warnings += [
-        f"{path} was edited meanwhile and conflicts with the change; your edit stays in the work tree, resolve it there."
-        for path in published.diverged
-        if path in made.draft.changed
-    ]
-    return Result(made.outcome, made.commit, tuple(warnings), made.hosts)
+    def _result(self, made: _Made, published: Published) -> Result:
+        """How a job went that has its commit."""
+        warnings = [*made.warnings, *(f"Took over the edit of {path}." for path in made.draft.adopted)]
+        if published.pending:
+            warnings.append(f"Committed; the work tree does not show it yet: {published.pending}")
+        warnings += [
+            f"{path} was edited meanwhile and conflicts with the change; your edit stays in the work tree, resolve it there."
+            for path in published.diverged
+            if path in made.draft.changed
+        ]
+        hosts = self._concerned(made.base, made.commit, made.draft)
+        return Result(made.outcome, made.commit, tuple(warnings), hosts)
 
 
 def templates() -> dict[str, str]:

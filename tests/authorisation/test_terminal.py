@@ -49,7 +49,11 @@ class Terminal:
             assert self._read(deadline - time.monotonic()), f"{text!r} is not shown, but: {self.shown}"
 
     def type(self, text: str) -> None:
-        """Type a line."""
+        """Type a line, once nothing that is typed is shown: what comes before that is thrown away."""
+        deadline = time.monotonic() + PATIENCE
+        while self.echoes():
+            assert time.monotonic() < deadline, f"what is typed would be shown: {self.shown}"
+            time.sleep(0.01)
         os.write(self._master, text.encode() + b"\n")
 
     def ended(self) -> int:

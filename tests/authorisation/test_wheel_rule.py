@@ -28,8 +28,11 @@ def at() -> Iterator[Machine]:
 
 def allowed(at: Machine, who: str, action: str, details: Mapping[str, str]) -> bool:
     """Whether polkit lets somebody do something without a question."""
-    process = subprocess.Popen(at.command(who, "sleep", "600"))
+    waiting = at.command(who, "sh", "-c", "echo here; exec sleep 600")
+    process = subprocess.Popen(waiting, stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"  # it is who it is meant to be, and no more the one who started it
         words = [word for name, value in details.items() for word in ("--detail", name, value)]
         pid = f"{process.pid}"
         done = at.run("root", "pkcheck", "--action-id", POLKIT_PREFIX + action, "--process", pid, *words)
@@ -37,6 +40,8 @@ def allowed(at: Machine, who: str, action: str, details: Mapping[str, str]) -> b
         return done.returncode == 0
     finally:
         end(process)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def test_an_administrator_at_the_machine_installs_and_activates_what_is_trusted(at: Machine) -> None:

@@ -7,7 +7,9 @@ import os
 import re
 import select
 import subprocess
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,21 @@ def test_a_password_on_a_terminal_installs_what_is_not_trusted(stranger: str) ->
     assert not [entry for entry in journal() if PASSWORD in str(entry.get("MESSAGE"))]
 
 
+def _hears_a_password() -> bool:
+    """Whether pkttyagent has got so far that its terminal shows nothing: what is typed before is thrown away."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "comm").read_text() != "pkttyagent\n":
+                continue
+            number = int((folder / "stat").read_text().rpartition(")")[2].split()[4])
+            descriptor = os.open(f"/dev/pts/{os.minor(number)}", os.O_RDONLY | os.O_NOCTTY)
+            try:
+                return not termios.tcgetattr(descriptor)[3] & termios.ECHO
+            finally:
+                os.close(descriptor)
+    return False
+
+
 def _on_terminal(command: list[str], password: str) -> str:
     """Run a command on a terminal of its own, answer one question for a password, and return all that was shown."""
     command = [word if word != "--pipe" else "--pty" for word in command]
@@ -167,7 +184,7 @@ def _on_terminal(command: list[str], password: str) -> str:
                 break
         elif process.poll() is not None:
             break
-        if not asked and re.search(r"Password: $", said):
+        if not asked and re.search(r"Password: $", said) and _hears_a_password():
             os.write(leader, f"{password}\n".encode())
             asked = True
     process.wait(PATIENCE)
