@@ -344,11 +344,13 @@ def test_unknown_transaction_is_not_found(daemon: RunningDaemon) -> None:
     assert refused.value.name == "UnknownTransaction"
 
 
-def test_log_tells_the_story_of_a_transaction_in_one_line(site: Site) -> None:
+def test_log_tells_who_allowed_a_transaction_and_its_story_in_one_line_each(site: Site) -> None:
     with RunningDaemon(site) as daemon:
         transaction = daemon.done("Add", refs=["firefox"])
         lines: list[Answer] = [json.loads(line) for line in daemon.log.splitlines()]
-    (story,) = [line for line in lines if line.get("transaction") == transaction["id"]]
+    about = [line for line in lines if line.get("transaction") == transaction["id"]]
+    assert [line["event"] for line in about] == ["authorisation decided", "transaction done"]
+    story = about[-1]
     told = {name: story[name] for name in ("uid", "host", "operation", "result", "commit")}
     assert told == {
         "uid": os.getuid(),

@@ -42,11 +42,15 @@ class Agent:
     bus: Bus
     reply: Reply = Reply.YES
     prompts: list[Prompt] = field(default_factory=list)
-    taken_back: int = 0
-    """How many dialogues polkit has closed again."""
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     _work: set[asyncio.Task[None]] = field(default_factory=set)
     _open: dict[str, Message] = field(default_factory=dict)
+    _closed: set[str] = field(default_factory=set)
+
+    @property
+    def taken_back(self) -> int:
+        """How many dialogues polkit has closed again; it may say so twice of one whose caller has left the bus."""
+        return len(self._closed)
 
     async def serve(self, kind: str, **facts: tuple[str, Any]) -> None:
         """Be the agent of a subject: `unix-process` with pid and start-time, or a session."""
@@ -67,7 +71,7 @@ class Agent:
             task.add_done_callback(self._work.discard)
             return
         if message.member == "CancelAuthentication":
-            self.taken_back += 1
+            self._closed.add(message.body[0])
             if waiting := self._open.pop(message.body[0], None):
                 self.bus.refuse(waiting, f"{POLKIT}.Error.Cancelled", "taken back")
         self.bus.answer(message)
