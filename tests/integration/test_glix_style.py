@@ -60,7 +60,7 @@ def test_what_glix_installed_evaluates_as_before_after_every_change(glix: Site) 
     glix.commit({"pkgs/x/flake.nix": (EXAMPLES / "pkg-hello/flake.nix").read_text()})
     before = glix.evaluated()
     assert glix.glixctl("add", "firefox").returncode == Exit.DONE
-    assert glix.evaluated()["system"] == ["firefox", "git", "pkg-hello", "tmux"]
+    assert glix.evaluated()["system"] == ["firefox", "git", "glixd", "pkg-hello", "tmux"]
     added = glix.glixctl("add", "path:./pkgs/x", "--scope", "home", "--user", "alice")
     assert added.returncode == Exit.DONE, added.stderr
     assert glix.evaluated()["homes"] == {"alice": ["pkg-greeting", "pkg-hello"]}
@@ -85,7 +85,7 @@ def test_host_of_the_repository_can_be_joined_by_another(glix: Site) -> None:
     assert added.returncode == Exit.DONE, added.stderr
     assert 'mkHost "desk" "x86_64-linux"' in glix.committed("flake.nix")
     assert glix.glixctl("add", "--host", "desk", "hello").returncode == Exit.DONE
-    assert glix.evaluated("desk")["system"] == ["hello"]
+    assert glix.evaluated("desk")["system"] == ["glixd", "hello"]
 
 
 def test_core_that_does_not_understand_a_change_is_refused_with_what_to_do(old: Site) -> None:
@@ -105,7 +105,7 @@ def test_change_that_needs_nothing_new_works_with_an_old_core(old: Site) -> None
     old.commit({"pkgs/x/flake.nix": (EXAMPLES / "pkg-hello/flake.nix").read_text()})
     assert old.glixctl("remove", "pkg-hello").returncode == Exit.DONE
     assert old.glixctl("add", "path:./pkgs/x").returncode == Exit.DONE
-    assert old.evaluated()["system"] == ["git", "pkg-hello", "tmux"]
+    assert old.evaluated()["system"] == ["git", "glixd", "pkg-hello", "tmux"]
 
 
 def test_edit_that_lets_the_core_point_to_a_newer_one_is_the_remedy(old: Site, sources: Sources) -> None:
@@ -118,7 +118,7 @@ def test_edit_that_lets_the_core_point_to_a_newer_one_is_the_remedy(old: Site, s
     assert "Glix-Adopted: flake.nix" in old.git("log", "-1", "--format=%b").splitlines()
     added = old.glixctl("add", "firefox")
     assert added.returncode == Exit.DONE, added.stderr
-    assert old.evaluated()["system"] == ["firefox", "git", "pkg-hello", "tmux"]
+    assert old.evaluated()["system"] == ["firefox", "git", "glixd", "pkg-hello", "tmux"]
 
 
 def outside(flake: str) -> list[str]:
