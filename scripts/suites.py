@@ -29,7 +29,7 @@ CACHE = CHECKOUT / ".cache"
 LOGS = CACHE / "check"
 VENV_PROGRAMS = CHECKOUT / ".venv" / "bin"
 CORES = len(os.sched_getaffinity(0))
-SUITE_LIMIT = 1800.0
+SUITE_LIMIT = 3600.0
 """Seconds after which a suite is ended: a test has a limit of its own, but what it left behind has none."""
 TAIL = 60
 

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from glixd.protocol import Exit
-from tests.support.daemon import Answer, RunningDaemon, Site
+from tests.support.daemon import Answer, RunningDaemon, Site, Template, new_site
+from tests.support.hermetic import HermeticNix
+from tests.support.repositories import Sources
 from tests.support.switching import Machine, switchable
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
@@ -459,15 +461,23 @@ def _read(path: Path) -> bytes:
 
 
 def test_a_commit_that_comes_while_a_build_runs_is_built_before_anything_is_activated(
-    site: Site, machine: Machine, daemon: RunningDaemon
+    tmp_path: Path, sources: Sources
 ) -> None:
-    daemon.done("Add", refs=["slowpkg"])
-    with daemon.connect() as client:
-        transaction = client.call("Rebuild")["transaction"]
-        while not any(event.get("current") for event in client.notified("Progress")):
-            client.receive()
-        daemon.done("Add", refs=["git"])
-        done = client.wait(transaction)
-    assert done["state"] == "succeeded", done
-    assert rebuilt(done)["commit"] == site.git("rev-parse", "HEAD") == tag(site, 1)["commit"]
-    assert machine.installed() == {"slowpkg", "git"}
+    nix = HermeticNix(tmp_path / "nix")  # which has not built it for another test
+    template = Template.make(tmp_path / "template", nix, sources)
+    with (
+        new_site(tmp_path / "lone", nix, template) as site,
+        switchable(site) as machine,
+        RunningDaemon(site) as daemon,
+    ):
+        daemon.done("Add", refs=["slowpkg"])
+        with daemon.connect() as client:
+            transaction = client.call("Rebuild")["transaction"]
+            while not any(event.get("current") for event in client.notified("Progress")):
+                client.receive()
+            daemon.done("Add", refs=["git"])
+            done = client.wait(transaction)
+        assert done["state"] == "succeeded", done
+        assert rebuilt(done)["commit"] == site.git("rev-parse", "HEAD") == tag(site, 1)["commit"]
+        assert machine.installed() == {"slowpkg", "git"}
+    nix.remove()

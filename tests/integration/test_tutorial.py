@@ -34,10 +34,12 @@ DIFFERS = (
 
 
 @pytest.fixture
-def newcomer(tmp_path: Path, nix: HermeticNix) -> Iterator[Site]:
-    """A home without a repository or a daemon."""
+def newcomer(tmp_path: Path) -> Iterator[Site]:
+    """A home without a repository or a daemon, and a nix that has built nothing yet."""
+    nix = HermeticNix(tmp_path / "nix")
     with new_site(tmp_path / "newcomer", nix) as site:
         yield site
+    nix.remove()
 
 
 def steps(tutorial: Path) -> list[tuple[str, str]]:
