@@ -123,7 +123,7 @@ NEEDED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (MAN, 'glixctl adopt --all --message "Use a newer kernel"'): (EDITED.format("default.nix"),),
     (MAN, "glixctl host set pi system=aarch64-linux"): ("glixctl host set pi system=x86_64-linux",),
     (MAN, "glixctl regen"): LOST,
-    (MAN, "glixctl search text editor --limit 50"): ("glixctl search vim --refresh",),
+    (MAN, "glixctl search text editor --limit 50"): ("glixctl search firefox --refresh",),
     (MAN, "glixctl gc --dry-run"): GARBAGE,
     (MAN, "glixctl gc --older-than 30d --keep 3"): GARBAGE,
     (MAN, "glixctl gc --delete-old"): GARBAGE,
