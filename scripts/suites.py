@@ -96,7 +96,7 @@ def static_suites() -> Iterator[Suite]:
 
 def test_suites() -> Iterator[Suite]:
     """One suite for every folder below tests/ that holds tests."""
-    for folder in sorted((CHECKOUT / "tests").glob("*/")):
+    for folder in sorted((CHECKOUT / "tests").glob("*/"), key=lambda folder: (folder.name not in LONGEST, folder.name)):
         if any(folder.rglob("test_*.py")):
             yield _test_suite(folder.name)
 
@@ -108,6 +108,9 @@ def _test_suite(name: str) -> Suite:
         command += ["--numprocesses", str(CORES // 2)]
     return Suite(name, tuple(command), needs=NEEDS.get(name, EVERYTHING), junit=junit)
 
+
+LONGEST = ("integration",)
+"""Suites that begin first, since the others are over before they are."""
 
 ONE_PROCESS = ("unit", "system", "booted", "authorisation", "bench", "soak")
 """Suites that are over before workers have started, or that want the machine for themselves."""
