@@ -202,12 +202,11 @@ def test_client_that_leaves_with_half_a_request_changes_nothing(site: Site, both
 def test_waiting_change_is_cancelled_in_its_place_and_the_others_go_on(site: Site, both: RunningDaemon) -> None:
     with both.connect() as client:
         with site.locked():
-            started = [
-                client.call("Add", refs=["nixpkgs#hello"], name=f"hello-{number}", evaluate=False)["transaction"]
-                for number in range(3)
-            ]
-            client.reach(started[0], "running")
-            client.reach(started[1], "queued")
+            started = []
+            for number, state in enumerate(("running", "queued", "queued")):
+                parameters = {"refs": ["nixpkgs#hello"], "name": f"hello-{number}", "evaluate": False}
+                started.append(client.call("Add", **parameters)["transaction"])
+                client.reach(started[-1], state)  # what is prepared sooner would come before it
             client.call("Cancel", transaction=started[1])
         ends = [client.wait(transaction) for transaction in started]
     assert [end["state"] for end in ends] == ["succeeded", "cancelled", "succeeded"]
