@@ -418,7 +418,7 @@ class StagedSystem(Value):
 
     commit: str
     path: str
-    built: str = Field(description="When.")
+    built: str = Field(description="When, to the millisecond: a generation of the same second may be older or newer.")
 
 
 class Generations(Value):

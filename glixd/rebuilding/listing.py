@@ -49,7 +49,7 @@ class Generations:
 
     def stage(self, rebuilt: api.Rebuilt) -> None:
         """Remember an update that is built, for somebody to switch to."""
-        built = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        built = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         staged = api.StagedSystem(commit=rebuilt.commit, path=str(rebuilt.path), built=built)
         self._database.remember(STAGED, staged.model_dump_json())
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import datetime
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +78,20 @@ def test_an_update_is_staged_told_and_switched_to_without_building(world: World)
         assert "staged" not in daemon.call("ListGenerations")
         kinds = {one["name"]: one["kind"] for one in switched["outcome"]["rebuild"]["change"]["packages"]}
         assert kinds == {"hello": "upgraded"}
+
+
+def test_a_staged_update_is_overtaken_by_a_later_generation_even_of_the_same_second(world: World) -> None:
+    world.publish('mk "hello" "2.12"', 'mk "hello" "2.13"')
+    link = Path(f"{world.machine.profile}-1-link")
+    with world.daemon("stage") as daemon:
+        begun = time.time()
+        os.utime(link, (begun, begun), follow_symlinks=False)
+        daemon.done("Update", unattended=True)
+        built = datetime.datetime.fromisoformat(daemon.call("ListGenerations")["staged"]["built"]).timestamp()
+        assert built > begun
+        for later, staged in ((-0.002, True), (0.002, False)):
+            os.utime(link, (built + later, built + later), follow_symlinks=False)
+            assert ("staged" in daemon.call("ListGenerations")) is staged, later
 
 
 def test_an_update_that_does_not_build_is_not_committed(world: World) -> None:
