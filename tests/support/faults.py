@@ -28,6 +28,8 @@ PATIENCE: Final = 90
 KILLED: Final = 128 + signal.SIGKILL
 DEFECT: Final = 70
 """The status of a child whose work raised what it should not."""
+UNTRACED: Final = 71
+"""The status of a tracer that could not trace its child."""
 ABLE: Final = platform.machine() == "x86_64"
 MODES: Final = {"kill": 0, "errno": 1, "stick": 2}
 KINDS: Final = {"write": 1, "sync": 2, "rename": 4, "all": 15}
@@ -103,9 +105,23 @@ class _Order(ctypes.Structure):
 def follow(work: Callable[[], None], watch: Watch, fault: Fault = KILL, point: int = 0) -> int:
     """Do `work` in a child with a fault at call number `point`; the status of the child, and nobody of it is left.
 
-    Nothing is disturbed at point 0. The caller has one thread and no other children.
+    Nothing is disturbed at point 0. The caller has one thread. Who traces is a child too, and waits for all children of
+    its own: it has none but those that it traces, whichever the caller has.
     """
     library = _library()
+    tracer = os.fork()
+    if tracer == 0:
+        status = UNTRACED
+        try:
+            status = _trace(library, work, watch, fault, point)
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(tracer, 0)[1])
+    assert status not in (UNTRACED, -signal.SIGKILL), "the child can't be traced"
+    return status
+
+
+def _trace(library: ctypes.CDLL, work: Callable[[], None], watch: Watch, fault: Fault, point: int) -> int:
     child = os.fork()
     if child == 0:
         _carry(work, library.faultat_trace_me)
@@ -120,8 +136,7 @@ def follow(work: Callable[[], None], watch: Watch, fault: Fault = KILL, point: i
         os.fsencode(watch.copies or ""),
     )
     status: int = library.faultat_follow(child, ctypes.byref(order))
-    assert status >= 0, "the child can't be traced"
-    return status
+    return status if status >= 0 else UNTRACED
 
 
 def undisturbed(work: Callable[[], None]) -> int:

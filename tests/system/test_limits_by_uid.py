@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from glixd.protocol import MAX_PENDING_PER_UID
+from glixd.protocol import MAX_PENDING, MAX_PENDING_PER_UID
 from tests.support.machine import UIDS
 from tests.support.system import System, system
 
@@ -21,6 +21,7 @@ polkit.addRule(function (action, subject) {
     return action.id.indexOf("org.glixos.") === 0 ? polkit.Result.YES : polkit.Result.NOT_HANDLED;
 });
 """
+DEFAULTS = {"GLIXD_PENDING": str(MAX_PENDING), "GLIXD_PENDING_PER_UID": str(MAX_PENDING_PER_UID)}
 TOO_MANY = MAX_PENDING_PER_UID + 4
 ADDS = f"""\
 import sys
@@ -62,18 +63,20 @@ def adds(at: System, user: str) -> list[str]:
 
 def test_each_user_has_a_limit_of_their_own_and_root_a_reserve() -> None:
     users = ("alice", "bob", "wanda")
-    with system(rules={"00-everybody.rules": EVERYBODY}) as at, at.as_root() as root:
-        before = int(at.git("rev-list", "--count", "HEAD"))
-        with held(at), ThreadPoolExecutor(len(users)) as pool:
-            told = dict(zip(users, pool.map(lambda user: adds(at, user), users), strict=True))
-            for user, answers in told.items():
-                assert answers.count("LimitExceeded") == TOO_MANY - MAX_PENDING_PER_UID, (user, answers)
-            assert root.call("List")["packages"] == [], "whoever only asks waits for nobody"
-            mine = root.call("Add", refs=["git"], evaluate=False)["transaction"]
-        started = [one for answers in told.values() for one in answers if one != "LimitExceeded"]
-        ends = [root.wait(transaction) for transaction in (*started, mine)]
-        assert {end["state"] for end in ends} == {"succeeded"}, [end.get("error") for end in ends]
-        assert int(at.git("rev-list", "--count", "HEAD")) == before + len(started) + 1
-        uids = at.git("log", f"-{len(started) + 1}", "--format=%(trailers:key=Glix-Uid,valueonly,separator=%x20)")
-        counts = {uid: uids.split().count(str(uid)) for uid in (0, *(UIDS[user] for user in users))}
-        assert counts == {0: 1, **{UIDS[user]: MAX_PENDING_PER_UID for user in users}}
+    with system(rules={"00-everybody.rules": EVERYBODY}, start=False) as at:
+        at.start(DEFAULTS)
+        with at.as_root() as root:
+            before = int(at.git("rev-list", "--count", "HEAD"))
+            with held(at), ThreadPoolExecutor(len(users)) as pool:
+                told = dict(zip(users, pool.map(lambda user: adds(at, user), users), strict=True))
+                for user, answers in told.items():
+                    assert answers.count("LimitExceeded") == TOO_MANY - MAX_PENDING_PER_UID, (user, answers)
+                assert root.call("List")["packages"] == [], "whoever only asks waits for nobody"
+                mine = root.call("Add", refs=["git"], evaluate=False)["transaction"]
+            started = [one for answers in told.values() for one in answers if one != "LimitExceeded"]
+            ends = [root.wait(transaction) for transaction in (*started, mine)]
+            assert {end["state"] for end in ends} == {"succeeded"}, [end.get("error") for end in ends]
+            assert int(at.git("rev-list", "--count", "HEAD")) == before + len(started) + 1
+            uids = at.git("log", f"-{len(started) + 1}", "--format=%(trailers:key=Glix-Uid,valueonly,separator=%x20)")
+            counts = {uid: uids.split().count(str(uid)) for uid in (0, *(UIDS[user] for user in users))}
+            assert counts == {0: 1, **{UIDS[user]: MAX_PENDING_PER_UID for user in users}}
