@@ -60,10 +60,14 @@ class Facts:
         """The newest commit."""
         return self.commits[-1][0]
 
-    @property
-    def form(self) -> tuple[object, ...]:
-        """What is the same whenever it is done: the object name of a new commit is not."""
-        return (self.commits[:-1], self.commits[-1][1], self.refs, self.status, self.work)
+    def form(self, old: Facts | None) -> tuple[object, ...]:
+        """What is the same whenever it is done: of the commits that are not `old` the trees, since their names are not."""
+        return (*self.history(old), self.refs, self.status, self.work)
+
+    def history(self, old: Facts | None) -> tuple[object, ...]:
+        """The commits that are as old as `old`, and the trees of those that came since."""
+        known = len(old.commits) if old else 0
+        return (self.commits[:known], tuple(tree for _, tree in self.commits[known:]))
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -114,7 +118,7 @@ class Reference:
     @property
     def changes(self) -> bool:
         """Whether the repository is another one afterwards."""
-        return self.old is None or self.new.form != self.old.form
+        return self.old is None or self.new.form(self.old) != self.old.form(self.old)
 
     def points(self, fault: Fault) -> list[Call]:
         """The calls that a fault may hit, with the number that they have among them."""
@@ -309,7 +313,7 @@ def _torn(world: World, known: Reference) -> Iterator[str]:
             yield "the repository is gone"
         return
     old = known.old
-    if old and facts.commits != old.commits and (facts.commits[:-1], facts.commits[-1][1]) != known.new.form[:2]:
+    if old and facts.commits != old.commits and facts.history(old) != known.new.history(old):
         yield f"HEAD is neither old nor new: {facts.commits[len(old.commits) - 1 :]}"
     was = old.work if old else {}
     for path in {*facts.work, *was, *known.new.work}:
@@ -350,8 +354,8 @@ def _recovered(world: World, known: Reference, told: Told) -> Iterator[str]:
             yield "the repository is gone"
         return
     expected = known.new if _is_new(world, known) else known.old
-    if expected is None or facts.form != expected.form:
-        yield f"after recovery it is neither old nor new: {_difference(expected, facts)}"
+    if expected is None or facts.form(known.old) != expected.form(known.old):
+        yield f"after recovery it is neither old nor new: {_difference(known.old, expected, facts)}"
     locks = (world.repository / ".git").rglob("*.lock")
     yield from (f"a lock was left: {path}" for path in locks if path.name != "daemon.lock")
     scratch = [*(world.repository / ".git" / "glix" / "tmp").glob("*"), *(world.state / "scratch").glob("*")]
@@ -359,11 +363,11 @@ def _recovered(world: World, known: Reference, told: Told) -> Iterator[str]:
     yield from _damage(world.repository)
 
 
-def _difference(expected: Facts | None, facts: Facts) -> str:
+def _difference(old: Facts | None, expected: Facts | None, facts: Facts) -> str:
     if expected is None:
         return "there should be none"
-    names = ("older commits", "tree", "refs", "status", "work")
-    pairs = [(name, a, b) for name, a, b in zip(names, expected.form, facts.form, strict=True) if a != b]
+    names = ("older commits", "new trees", "refs", "status", "work")
+    pairs = [(name, a, b) for name, a, b in zip(names, expected.form(old), facts.form(old), strict=True) if a != b]
     return "; ".join(f"{name}: {_shown(a, b)}" for name, a, b in pairs)
 
 
