@@ -22,6 +22,7 @@ from glixd.actions import REGISTERED
 from glixd.authority import PolkitAuthority
 from glixd.backends import memory
 from glixd.backends.activator import ActivatorDoor
+from glixd.backends.bell import Bell
 from glixd.backends.bundles import Bundles, Uploads
 from glixd.backends.bus import Bus, BusError
 from glixd.backends.evaluator import Evaluator, EvaluatorProgram, OwnEvaluator, child_opener, socket_opener
@@ -52,7 +53,7 @@ from glixd.indexing import Indexer
 from glixd.locking import Locker
 from glixd.parts import Parts
 from glixd.policy import Authority, OwnerOnly
-from glixd.protocol import BUS_NAME, SYSTEM_EXPORT, VERSION, ErrorCode
+from glixd.protocol import BUS_NAME, COPIED_REVISION, SYSTEM_EXPORT, VERSION, ErrorCode
 from glixd.queries import Queries
 from glixd.queue import Queue
 from glixd.rates import Rates
@@ -117,9 +118,10 @@ class Daemon:
         for folder in ("home", "cache"):
             (settings.state / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(settings.state / "state.db")
+        bell = Bell(settings.bell, Path(SYSTEM_EXPORT, COPIED_REVISION))
 
         def build_repository(root: Path) -> Repository:
-            return Repository(root, processes, branch=settings.branch)
+            return Repository(root, processes, branch=settings.branch, bell=bell)
 
         repository = build_repository(Path(os.path.realpath(settings.repository)))
 
@@ -274,6 +276,7 @@ class Daemon:
                 parts.repository.check_index()
                 with parts.repository.locked():
                     pass
+                parts.repository.announce_unless_known()
             except GlixError as error:
                 log.warning("the repository could not be recovered yet", reason=error.message)
         engine.recover()

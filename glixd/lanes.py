@@ -238,6 +238,7 @@ class Lanes:
         else:
             machine = parts.transactor.machine
             result = make_repository(root, request, job, parts.locker, machine, parts.build_repository, check)
+            parts.repository.announce()
         return replace(result, outcome=result.outcome.model_copy(update={"offers": tuple(offers)}))
 
     def _restore(self, ticket: Ticket, job: Job, request: Restore) -> Result:

@@ -252,6 +252,8 @@ SYSTEM_WISHES: Final = "/run/glixd-activate"
 """Where root says which transactions of its own may switch the machine."""
 SYSTEM_EXPORT: Final = "/etc/glixos"
 """Where everybody may read what the system's repository says."""
+COPIED_REVISION: Final = ".glixd-revision"
+"""The file in there that says which commit that is."""
 
 
 def user_repository(environment: Mapping[str, str]) -> str:

@@ -128,6 +128,9 @@ class Settings(BaseModel):
         None, description="The profile of the system; by default profiles/system where nix keeps its state."
     )
     system_root: Place = Field(Path("/"), description="The root of the machine, below which run/current-system is.")
+    bell: Place | None = Field(
+        None, description="The FIFO by which the program that keeps a copy of the repository is told of changes."
+    )
     rollback_on_failure: bool = Field(
         False, description="Go back to the generation before where an activation fails, unless a caller says otherwise."
     )
@@ -243,6 +246,7 @@ def _defaults(mode: Mode, merged: Mapping[str, Any], environment: Mapping[str, s
             "host": host,
             "evaluator": Path("/run/glixd/eval.sock"),
             "activator": Path("/run/glixd/activate.sock"),
+            "bell": Path("/run/glixd/export"),
         }
     chosen = merged.get("repository")
     if not isinstance(chosen, str | os.PathLike) or not chosen:  # what is of another type is refused with all the rest

@@ -171,14 +171,12 @@ in
     })
 
     (mkIf (cfg.enable && cfg.export) {
-      systemd.paths.glixd-export.wantedBy = [ "paths.target" ];
-      systemd.services.glixd-export = programs;
+      systemd.sockets.glixd-export.wantedBy = [ "sockets.target" ];
+      systemd.services.glixd-export = programs // { wantedBy = [ "multi-user.target" ]; };
     })
 
     (mkIf (cfg.enable && cfg.export && (ownRepository || branch != "main")) {
-      # An empty value first: these take the place of what the unit says.
-      systemd.paths.glixd-export.pathConfig.PathChanged = [ "" "${cfg.repository}/.git/refs/heads/${branch}" "${cfg.repository}/.git/packed-refs" ];
-      systemd.services.glixd-export.unitConfig.ConditionPathExists = [ "" "${cfg.repository}/.git" ];
+      # An empty value first: this takes the place of what the unit says.
       systemd.services.glixd-export.serviceConfig.ExecStart = [
         ""
         "${cfg.package}/bin/glixd-export ${place}"

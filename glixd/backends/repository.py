@@ -22,6 +22,7 @@ import structlog
 
 from glixd.api import HOST_NAME
 from glixd.backends import files
+from glixd.backends.bell import Bell
 from glixd.backends.git import Git, RefUpdate
 from glixd.backends.moving import Moving
 from glixd.backends.objects import PROGRAM, Commit, Entry
@@ -211,6 +212,7 @@ class Repository:
         processes: Processes,
         *,
         branch: str | None = None,
+        bell: Bell | None = None,
         needed_bytes: int = files.NEEDED_BYTES,
         needed_inodes: int = files.NEEDED_INODES,
     ) -> None:
@@ -221,6 +223,7 @@ class Repository:
         self._moving = Moving(self.folder / "moving", self.git.directory)
         self.worktree = WorkTree(self.git, self.scratch)
         self._branch = branch
+        self._bell = bell or Bell()
         self._needed = (needed_bytes, needed_inodes)
         self._hosts: dict[str, dict[str, Entry]] = {}
         self._host_entries: dict[str, Entry | None] = {}
@@ -433,6 +436,7 @@ class Repository:
 
     def publish(self, held: Held, commit: str, changes: Changes) -> Published:
         """Bring the files of `changes` to `commit`, in the work tree and the index; after a commit point nothing here is a failure."""
+        self.announce()
         try:
             result = self._publish(held, commit, changes)
         except (OSError, GlixError) as error:
@@ -455,8 +459,10 @@ class Repository:
                 pass
         main, published = self.git.ref(self.branch), self._shown()
         if main is not None and main != published:
+            self.announce()
             self._finish(held, published, main)
         elif self._moving.exists:
+            self.announce()  # the note stands until it was told that the branch moved
             self._moving.clear()
 
     def _finish(self, held: Held, published: str | None, main: str) -> None:
@@ -471,6 +477,14 @@ class Repository:
         result = self.publish(held, main, ours)
         held.expected = {}
         log.info("published what an earlier process had committed", commit=main, pending=result.pending)
+
+    def announce(self) -> None:
+        """Tell whoever keeps a copy that the branch is, or may be, elsewhere."""
+        self._bell.ring()
+
+    def announce_unless_known(self) -> None:
+        """The same, where the copy is not what the branch is."""
+        self._bell.ring_unless(self.git.ref(self.branch))
 
     def check_index(self) -> None:
         """Recover, where the index can't be read: nothing that asks git about the work tree works without it."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command glixd-export: arguments → one pass over the copy."""
+"""The command glixd-export: arguments → passes over the copy, until it is what the branch is.
+
+systemd starts it at every boot and when the daemon rings: a byte in a FIFO, of which this program is handed the other end.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,13 @@ import pwd
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from glixd.export.copy import Copy, NotExported, Source
+
+FIFO: Final = 3
+"""The descriptor that systemd hands over."""
+MUCH: Final = 65536
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,11 +30,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--branch", default="main", metavar="NAME")
     parser.add_argument("--user", default="glixd", metavar="NAME", help="whom the repository belongs to")
     given = parser.parse_args(argv)
+    _silence()
     try:
         owner = pwd.getpwnam(given.user) if os.geteuid() == 0 else None
         copy = Copy(given.copy, given.history, given.branch)
         source = Source(given.repository, given.branch, owner)
-        # Whoever starts this program hears of no change while it runs.
         while (revision := copy.follow(source)) != source.revision():
             pass
     except (NotExported, KeyError, OSError) as error:
@@ -34,6 +42,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     print(f"{given.copy} is {revision or 'empty'}", file=sys.stderr)  # noqa: T201
     sys.exit(0)
+
+
+def _silence() -> None:
+    """Take what was rung before the branch is read: whatever is rung from here on starts another pass."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return
+    os.set_blocking(FIFO, False)
+    try:
+        while os.read(FIFO, MUCH):
+            pass
+    except BlockingIOError:
+        pass
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ in
   folders = names config.systemd.tmpfiles.packages;
   bus = names config.services.dbus.packages;
   polkit = config.security.polkit.enable;
-  inherit (config.systemd) services sockets paths;
+  inherit (config.systemd) services sockets;
   userSockets = config.systemd.user.sockets;
   rules = config.systemd.tmpfiles.rules;
   users = builtins.mapAttrs (_: user: { inherit (user) isSystemUser isNormalUser group home; }) config.users.users;
@@ -100,8 +100,9 @@ def test_an_enabled_service_brings_units_policies_users_and_settings(host: Host)
         "glixd": ["sockets.target"],
         "glixd-eval": ["sockets.target"],
         "glixd-activate": ["sockets.target"],
+        "glixd-export": ["sockets.target"],
     }
-    assert of["paths"] == {"glixd-export": {"wantedBy": ["paths.target"]}}
+    assert of["services"]["glixd-export"]["wantedBy"] == ["multi-user.target"]
     for user in ("glixd", "glixd-eval"):
         assert of["users"][user] == {
             "isSystemUser": True,
@@ -121,11 +122,13 @@ def test_the_users_of_the_module_are_those_of_other_systems() -> None:
 
 
 def test_every_enabled_unit_is_enabled_on_other_systems_too(host: Host) -> None:
-    installer = re.search(r"^units=\((.*)\)$", (PROJECT / "scripts/install-system").read_text(), re.MULTILINE)
-    assert installer
+    installer = (PROJECT / "scripts/install-system").read_text()
+    lists = re.findall(r"^(?:sockets|units)=\((.*)\)$", installer, re.MULTILINE)
+    assert len(lists) == 2
     of = host(enabled())
-    wanted = {f"{name}.socket" for name in of["sockets"]} | {f"{name}.path" for name in of["paths"]}
-    assert wanted == set(installer.group(1).split())
+    services = {name for name, unit in of["services"].items() if unit.get("wantedBy")}
+    wanted = {f"{name}.socket" for name in of["sockets"]} | {f"{name}.service" for name in services}
+    assert wanted == {word for words in lists for word in words.split()} - {'"${sockets[@]}"'}
 
 
 def test_settings_reach_the_file_and_go_before_the_options(host: Host) -> None:
@@ -165,16 +168,11 @@ def test_credentials_reach_the_evaluator_alone(host: Host) -> None:
     ]
 
 
-def test_another_repository_is_writable_watched_and_exported(host: Host) -> None:
+def test_another_repository_is_writable_and_exported(host: Host) -> None:
     of = host(enabled('repository = "/srv/repo"; settings.branch = "stable";'))
     assert settings(of)["repository"] == "/srv/repo"
     assert of["services"]["glixd"]["serviceConfig"]["ReadWritePaths"] == ["/srv/repo"]
     assert of["rules"] == ["d /srv/repo 0700 glixd glixd -"]
-    assert of["paths"]["glixd-export"]["pathConfig"]["PathChanged"] == [
-        "",
-        "/srv/repo/.git/refs/heads/stable",
-        "/srv/repo/.git/packed-refs",
-    ]
     reset, command = of["services"]["glixd-export"]["serviceConfig"]["ExecStart"]
     assert reset == ""
     assert command.endswith("/bin/glixd-export --repository /srv/repo --branch stable")
@@ -182,7 +180,7 @@ def test_another_repository_is_writable_watched_and_exported(host: Host) -> None
 
 def test_the_copy_can_be_left_out(host: Host) -> None:
     of = host(enabled("export = false;"))
-    assert of["paths"] == {}
+    assert "glixd-export" not in of["sockets"]
     assert "glixd-export" not in of["services"]
 
 

@@ -40,6 +40,7 @@ LAYERS: list[tuple[str, object, object, object]] = [
     ("auto_update_age", 1, "2", 3),
     ("activator", "/a.sock", "/b.sock", "/c.sock"),
     ("activations", "/a", "/b", "/c"),
+    ("bell", "/a", "/b", "/c"),
     ("evaluator", "child", "/b", "/c"),
     ("system_profile", "/a", "/b", "/c"),
     ("system_root", "/a", "/b", "/c"),

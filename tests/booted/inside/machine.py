@@ -99,6 +99,12 @@ def git(*arguments: str, path: str = "/var/lib/glixd/repo") -> str:
     return as_user(Path(path).owner(), "git", "-C", path, *arguments).stdout.strip()
 
 
+def copied() -> bool:
+    """Whether the copy in /etc/glixos is the newest commit."""
+    file = Path("/etc/glixos/.glixd-revision")
+    return file.exists() and file.read_text().strip() == git("rev-parse", "main")
+
+
 def journal(*matches: str, after: str = "") -> list[dict[str, Any]]:
     """The entries of the journal that match, oldest first."""
     run("journalctl", "--sync")

@@ -11,7 +11,8 @@ import pytest
 from tests.booted.inside.conftest import HOST, PASSWORD
 from tests.booted.inside.machine import (
     as_user,
-    git,
+    copied,
+    eventually,
     glixctl,
     in_session,
     journal,
@@ -31,11 +32,6 @@ def _programs() -> set[str]:
     return set(os.listdir(CURRENT / "sw/bin"))
 
 
-def _exported() -> bool:
-    file = EXPORT / ".glixd-revision"
-    return file.exists() and file.read_text().strip() == git("rev-parse", "main")
-
-
 def _lines(instance: str) -> list[str]:
     return [str(entry.get("MESSAGE")) for entry in journal(f"SYSLOG_IDENTIFIER={instance}")]
 
@@ -44,8 +40,7 @@ def _lines(instance: str) -> list[str]:
 def running(repository: Path) -> None:
     """The machine runs a commit of the repository, switched to by root from /etc/glixos, without glixd."""
     assert repository.is_dir()
-    run("systemctl", "start", "glixd-export.service")
-    assert _exported()
+    eventually(copied, "the newest commit in the copy")
     built = run("nix", "build", "--no-link", "--print-out-paths", f"{EXPORT}#{SYSTEM}").stdout.strip()
     run("nix-env", "--profile", str(PROFILE), "--set", built)
     run(f"{built}/bin/switch-to-configuration", "switch")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from glixd.backends.bell import Bell
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import MANIFESTS, Changes, Held, Published, Repository
 from glixd.errors import Cancelled, GlixError, Refused
@@ -244,6 +245,54 @@ def test_the_next_mutation_recovers_first(interrupted: Workshop, fresh: Workshop
     interrupted.run(add("firefox"))
     assert fresh.run(add("ripgrep")).warnings == ()
     assert {"[packages.firefox]", "[packages.ripgrep]"} <= set(_shown(root).splitlines())
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> Iterator[tuple[Bell, int]]:
+    """The bell of an export, and the end at which it is heard."""
+    os.mkfifo(tmp_path / "bell")
+    ear = os.open(tmp_path / "bell", os.O_RDWR | os.O_NONBLOCK)
+    yield Bell(tmp_path / "bell"), ear
+    os.close(ear)
+
+
+def _heard(ear: int) -> int:
+    try:
+        return len(os.read(ear, 4096))
+    except BlockingIOError:
+        return 0
+
+
+def test_every_move_of_the_branch_is_rung_and_a_repository_at_rest_is_silent(
+    root: Path, tmp_path: Path, bell: tuple[Bell, int]
+) -> None:
+    rings, ear = bell
+    workshop = Workshop(root, tmp_path / "state", options={"needed_bytes": 0, "needed_inodes": 0, "bell": rings})
+    workshop.recover()
+    _heard(ear)
+    for name in ("firefox", "git"):
+        workshop.run(add(name))
+        assert _heard(ear) == 1
+    workshop.recover()
+    assert _heard(ear) == 0
+    git(root, "commit", "--quiet", "--allow-empty", "--message=Somebody else")
+    workshop.recover()
+    assert _heard(ear) == 1
+    workshop.close()
+
+
+def test_a_move_that_an_interrupted_process_did_not_ring_for_is_rung_by_the_next(
+    interrupted: Workshop, root: Path, tmp_path: Path, bell: tuple[Bell, int]
+) -> None:
+    rings, ear = bell
+    interrupted.run(add("firefox"))
+    (root / ".git/glix/published").write_text(git(root, "rev-parse", "HEAD"))  # it got as far as this
+    fresh = Workshop(root, tmp_path / "state", options={"needed_bytes": 0, "needed_inodes": 0, "bell": rings})
+    fresh.recover()
+    assert _heard(ear) == 1
+    fresh.recover()
+    assert _heard(ear) == 0
+    fresh.close()
 
 
 def test_recovery_merges_what_was_edited_meanwhile(interrupted: Workshop, fresh: Workshop, root: Path) -> None:
