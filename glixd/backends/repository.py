@@ -31,6 +31,7 @@ from glixd.backends.worktree import WorkTree, blob_name
 from glixd.errors import Failed, GlixError, NotFound, Refused
 from glixd.model.change import Base, manifest_path
 from glixd.model.flakefile import FlakeFile
+from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest
 from glixd.protocol import ErrorCode
 
@@ -115,6 +116,11 @@ class Snapshot:
         """A text file of the commit."""
         data = self.data(path)
         return None if data is None else _decoded(data, path)
+
+    @cached_property
+    def lock(self) -> LockFile:
+        """What flake.lock says."""
+        return LockFile.parse(self.text(LOCK))
 
     def manifest(self, host: str) -> Manifest:
         """The manifest of a host; raises UnknownHost with the known ones, or ManifestInvalid."""

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from glixd import api
 from glixd.api import Consent, Scope
@@ -44,6 +44,8 @@ from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest, Package, Settings
 from glixd.model.nixtext import nix_string
 from glixd.protocol import ErrorCode
+
+Value = TypeVar("Value")
 
 STATE_VERSION: Final = "26.05"
 """The `system.stateVersion` of a new host."""
@@ -225,7 +227,7 @@ def package_url(package: Package) -> str:
 def _add(base: Base, request: Add) -> Plan:
     manifest = base.manifests[request.host]
     text, packages, expected = base.texts[request.host], dict(manifest.packages), {}
-    taken = _taken(base)
+    taken = _taken(base) if any(resolved.url is not None for resolved in request.packages) else {}
     changes = []
     for resolved in request.packages:
         if resolved.name in packages:
@@ -499,24 +501,31 @@ def _batch(base: Base, request: Batch) -> Plan:
 def planned_base(base: Base, planned: Plan) -> Base:
     """The base as it is after a plan."""
     texts = {host: planned.files[manifest_path(host)] for host in planned.manifests}
-    return replace(base, manifests={**base.manifests, **planned.manifests}, texts=_Overlay(base.texts, texts))
+    return replace(base, manifests=_over(base.manifests, planned.manifests), texts=_over(base.texts, texts))
 
 
-class _Overlay(Mapping[str, str]):
-    """Texts over texts, so that a text that nobody asks for is never read."""
+def _over(below: Mapping[str, Value], above: Mapping[str, Value]) -> Mapping[str, Value]:
+    """What is above over what is below; layers that a batch puts on top of each other stay one."""
+    if isinstance(below, _Overlay):
+        return _Overlay(below.below, {**below.above, **above})
+    return _Overlay(below, above)
 
-    def __init__(self, below: Mapping[str, str], above: Mapping[str, str]) -> None:
-        self._below = below
-        self._above = above
 
-    def __getitem__(self, host: str) -> str:
-        return self._above[host] if host in self._above else self._below[host]
+class _Overlay(Mapping[str, Value]):
+    """Values of hosts over others, so that one that nobody asks for is never read."""
+
+    def __init__(self, below: Mapping[str, Value], above: Mapping[str, Value]) -> None:
+        self.below = below
+        self.above = above
+
+    def __getitem__(self, host: str) -> Value:
+        return self.above[host] if host in self.above else self.below[host]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**dict.fromkeys(self._below), **self._above})
+        return iter({**dict.fromkeys(self.below), **dict.fromkeys(self.above)})
 
     def __len__(self) -> int:
-        return len({*self._below, *self._above})
+        return len({*self.below, *self.above})
 
 
 def _check_home(base: Base, manifest: Manifest, package: Package) -> None:

@@ -19,7 +19,7 @@ from glixd.backends.registry import Listed, Registries
 from glixd.backends.repository import LOCK, Snapshot
 from glixd.backends.state import Database
 from glixd.errors import Failed
-from glixd.model.lockfile import LockFile, fingerprint
+from glixd.model.lockfile import fingerprint
 from glixd.model.operations import nixpkgs_url
 
 log = structlog.get_logger()
@@ -82,7 +82,7 @@ class Asking:
         self.snapshot = snapshot
         self.host = host
         self.system = system
-        self.lock = LockFile.parse(snapshot.text(LOCK))
+        self.lock = snapshot.lock
         self._facts = facts
         self._cancellation = cancellation
         self._registry_url = registry_url

@@ -248,9 +248,9 @@ def _activated(environment: dict[str, str], path: Path) -> float:
     ]
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            _until(path.exists)
+            client = _connected(path)
             began = time.perf_counter()
-            with RpcClient(path) as client:
+            with client:
                 client.call("Ping")
                 return time.perf_counter() - began
         finally:
@@ -259,9 +259,13 @@ def _activated(environment: dict[str, str], path: Path) -> float:
             path.unlink(missing_ok=True)
 
 
-def _until(happened: Callable[[], bool]) -> None:
+def _connected(path: Path) -> RpcClient:
+    """A connection, as soon as there is somebody to hold the socket; the daemon starts with the connection."""
     deadline = time.monotonic() + 30
-    while not happened():
-        if time.monotonic() > deadline:
-            raise RuntimeError("systemd-socket-activate does not listen")
+    while True:
+        try:
+            return RpcClient(path)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.001)

@@ -91,8 +91,11 @@ class Client:
 
 
 def bare_python(environment: Mapping[str, str]) -> float:
-    """The floor of every client: an interpreter that starts and ends."""
-    return timed([os.path.realpath(sys.executable), "-I", "-c", "pass"], environment)
+    """The floor of every client: an interpreter that starts and ends, the one that glixctl runs in.
+
+    Not the one that its virtual environment was made from: there a machine may have whatever it likes start along.
+    """
+    return timed([sys.executable, "-I", "-c", "pass"], environment)
 
 
 class CommitOnly:
