@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 UNREACHABLE = "Unreachable"
 """The name of the errors that come from no daemon."""
+TARGET_UNREACHABLE = "TargetUnreachable"
+"""The name of the error of another machine that ssh does not reach."""
 
 
 class ClientError(Exception):

@@ -220,7 +220,6 @@ class Daemon:
                 activation,
                 culprits,
                 machine=settings.host,
-                flake=SYSTEM_EXPORT if settings.mode is Mode.SYSTEM else str(repository.root),
             ),
             activation=activation,
             generations=generations,

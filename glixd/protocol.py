@@ -111,6 +111,23 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+class Activation(StrEnum):
+    """How the activation of a system ended."""
+
+    DONE = "done"
+    UNITS_FAILED = "units-failed"
+    """The system is switched, and some of its units failed."""
+    REBOOT_NEEDED = "reboot-needed"
+    """The system is switched, and part of it waits for a reboot."""
+    FAILED = "failed"
+    """The activation script failed: what runs is between the two systems."""
+
+    @classmethod
+    def of(cls, status: int) -> Activation:
+        """What switch-to-configuration means by its exit status."""
+        return {0: cls.DONE, 4: cls.UNITS_FAILED, 100: cls.REBOOT_NEEDED}.get(status, cls.FAILED)
+
+
 class ErrorCode(StrEnum):
     """The name of every error, as it stands behind `org.glixos.Glix1.Error.` on the bus and in `data.name` on the socket."""
 

@@ -34,6 +34,8 @@ daemon answers on the socket and on the bus.
 - Pages are put together: `list` and `history` print one document, whatever its length.
 - A change prints its transaction, whether it succeeded or failed. What failed before there was a transaction, or without
   one, prints `{"error": {…}}` with an [ErrorInfo](#errorinfo) whose `code` is `null` where no daemon was reached.
+- `rebuild --target-host` prints what became of each machine instead of a transaction: `{"hosts": […]}`, as
+  [the guide](../how-to/switch-other-machines.md) says.
 """
 
 

@@ -81,6 +81,9 @@ build  command  pkg-config   pkg-config
 build  module   libsystemd   libsystemd-dev
 system command  cc              gcc
 system file     /usr/include/stdlib.h  libc6-dev
+machines command  ip           iproute2
+machines command  ssh          openssh-client
+machines file     /usr/sbin/sshd  openssh-server
 booted command  debootstrap     debootstrap
 booted command  systemd-nspawn  systemd-container
 END
@@ -103,7 +106,7 @@ _prepare_machine() {
     local -a purposes=(demo) lacking
     [ "$1" = demo ] || purposes+=(check)
     [ "$1" = demo ] || [ ! -d "$GLIX_CHECKOUT/tests/system" ] || purposes+=(system)
-    [ "$1" = demo ] || [ "$(id -u)" -ne 0 ] || purposes+=(booted) # only root can boot a container
+    [ "$1" = demo ] || [ "$(id -u)" -ne 0 ] || purposes+=(booted machines) # only root can make them
     mapfile -t lacking < <(_prepare_lacking "${purposes[@]}")
     [ "${#lacking[@]}" -eq 0 ] || _prepare_install "${lacking[@]}"
 }

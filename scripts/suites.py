@@ -137,6 +137,7 @@ NEEDS = {
     "nix": (VENV, "git", "nix", "openssl"),
     "system": (*EVERYTHING, "cc"),
     "booted": (VENV, "systemd-python", "git", "root", "debootstrap", "systemd-nspawn", CONTAINER),
+    "machines": (*EVERYTHING, "root", "unshare", "nsenter", "ip", "ssh", "sshd"),
     "authorisation": (*EVERYTHING, "root", "polkitd", "pkcheck", "pkttyagent", "unshare", "nsenter", "setpriv"),
 }
 """What the machine must have for a suite; a suite without an entry needs everything."""
@@ -157,6 +158,7 @@ _PROBES: dict[str, Callable[[], bool]] = {
     VENV: lambda: Path(sys.prefix).resolve() == (CHECKOUT / ".venv").resolve(),
     "polkitd": lambda: os.access("/usr/lib/polkit-1/polkitd", os.X_OK),
     "root": lambda: os.geteuid() == 0,
+    "sshd": lambda: os.access("/usr/sbin/sshd", os.X_OK),
     "systemd-python": lambda: importlib.util.find_spec("systemd") is not None,
     CONTAINER: _can_contain,
 }

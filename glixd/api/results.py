@@ -393,6 +393,10 @@ class Rebuilt(Value):
         (), description="Derivations that were built, or of dry-build would be; at most 1000."
     )
     fetches: tuple[str, ...] = Field((), description="Of dry-build: what would be fetched; at most 1000.")
+    derivation: str | None = Field(None, description="Of dry-build: what builds it, in the store.")
+    output: str | None = Field(
+        None, description="Of dry-build: the path that it builds to, whether that is there or not."
+    )
     disabled: tuple[str, ...] = Field((), description="Packages that were disabled because they broke the evaluation.")
 
 

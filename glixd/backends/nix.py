@@ -146,6 +146,14 @@ in {
 
 
 @dataclass(frozen=True, slots=True)
+class Product:
+    """What a derivation builds to, whether it is built or not."""
+
+    path: Path
+    derivation: str
+
+
+@dataclass(frozen=True, slots=True)
 class TakenOver:
     """A folder that became a host, evaluated."""
 
@@ -359,8 +367,8 @@ class Nix:
         keep_going: bool = False,
         on_line: OnLine,
         cancellation: Cancellation,
-    ) -> Path:
-        """Build the system of a host at a commit, or with `user` that user's home on it; the path in the store.
+    ) -> Product:
+        """Build the system of a host at a commit, or with `user` that user's home on it.
 
         `on_line` hears every line of nix's internal-json. Raises EvaluationFailed, or BuildFailed where something was
         being built, with nix's own words. With `dry_run` nothing is built, and the path is what would be.
@@ -370,7 +378,8 @@ class Nix:
         done = self._evaluator.run(job, on_line=story.hear, cancellation=cancellation)
         if done.status == 0:
             with _as_expected(done, f"what it built of {host}"):
-                return Path(json.loads(done.stdout)[0]["outputs"]["out"])
+                (product,) = json.loads(done.stdout)
+                return Product(Path(product["outputs"]["out"]), str(product["drvPath"]))
         what = f"the home of {user} on {host}" if user else host
         raise Failed(
             f"{what} {'does not build' if story.building else 'does not evaluate'}: {story.words}",

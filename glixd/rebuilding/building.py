@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from glixd import api
+from glixd.backends.nix import Product
 from glixd.backends.process import Cancellation
 from glixd.errors import Failed
 from glixd.model.progress import Phase, Progress, Tracker, package_name
@@ -50,8 +50,8 @@ class Builder(Protocol):
         dry_run: bool,
         on_line: Callable[[bytes], None],
         cancellation: Cancellation,
-    ) -> Path:
-        """Build the system of a host at a commit, or the home of a user on it; its path. Raises EvaluationFailed, BuildFailed or Cancelled.
+    ) -> Product:
+        """Build the system of a host at a commit, or the home of a user on it. Raises EvaluationFailed, BuildFailed or Cancelled.
 
         `on_line` hears each line of the standard error of nix, with events in its internal JSON.
         """
@@ -63,6 +63,9 @@ class Planned:
 
     builds: tuple[str, ...] = ()
     fetches: tuple[str, ...] = ()
+    derivation: str = ""
+    output: str = ""
+    """The path that the derivation builds to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Building:
 
     def build(self, commit: str, host: str, cancellation: Cancellation) -> Built:
         """Build; raises EvaluationFailed, BuildFailed with the derivation and its last lines, or Cancelled."""
-        path = self._run(commit, host, cancellation, dry_run=False)
+        path = self._run(commit, host, cancellation, dry_run=False).path
         what, sign = ("NixOS system", "nixos-version") if not self._user else ("home", "activate")
         if not (path / sign).is_file():
             raise Failed(
@@ -101,10 +104,10 @@ class Building:
 
     def plan(self, commit: str, host: str, cancellation: Cancellation) -> Planned:
         """Say what would be built and fetched; raises EvaluationFailed or Cancelled."""
-        self._run(commit, host, cancellation, dry_run=True)
-        return planned(self._said)
+        product = self._run(commit, host, cancellation, dry_run=True)
+        return replace(planned(self._said), derivation=product.derivation, output=str(product.path))
 
-    def _run(self, commit: str, host: str, cancellation: Cancellation, *, dry_run: bool) -> Path:
+    def _run(self, commit: str, host: str, cancellation: Cancellation, *, dry_run: bool) -> Product:
         self._report(force=True)
         try:
             return self._builder.build(

@@ -69,7 +69,6 @@ class Rebuilder:
         culprits: Culprits,
         *,
         machine: str,
-        flake: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._repository = repository
@@ -78,7 +77,6 @@ class Rebuilder:
         self._profile = profile
         self._activation = activation
         self._culprits = culprits
-        self._flake = flake
         self._tags = Tags(repository)
         self._machine = machine
         self._clock = clock
@@ -140,7 +138,12 @@ class Rebuilder:
         planned = building.plan(rebuilt.commit, rebuilt.host, errand.cancellation)
         return _done(
             rebuilt.model_copy(
-                update={"builds": planned.builds[:DERIVATIONS], "fetches": planned.fetches[:DERIVATIONS]}
+                update={
+                    "builds": planned.builds[:DERIVATIONS],
+                    "fetches": planned.fetches[:DERIVATIONS],
+                    "derivation": planned.derivation,
+                    "output": planned.output,
+                }
             )
         )
 
@@ -223,7 +226,7 @@ class Rebuilder:
             return _done(rebuilt)
         if request.host != self._machine:
             host = request.host
-            command = f"nixos-rebuild {request.action} --flake {self._flake}#{host} --target-host root@{host}"
+            command = f"glixctl rebuild {request.action} --host {host} --target-host root@{host}"
             return _done(rebuilt.model_copy(update={"command": command}))
         if not self._activation.possible:
             command = self._profile.switch_command(path, request.action)

@@ -96,7 +96,7 @@ def test_both_answer_alike(world: World) -> None:
         nix = Nix(world.processes, evaluator)
         lines: list[bytes] = []
         built = nix.build(world.commit, HOST, on_line=lines.append, cancellation=Cancellation())
-        assert (built / "sw" / "bin" / "hello").exists()
+        assert (built.path / "sw" / "bin" / "hello").exists()
         files = {"flake.nix": Leaf(REGULAR, (world.repository / "flake.nix").read_bytes())}
         facts = Job(Kind.EXPRESSION, world.commit, body="{ inherit (flake) rev revCount narHash lastModified; }")
         answers.append(

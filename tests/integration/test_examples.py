@@ -102,6 +102,9 @@ LOST: Final = (
     "sed -i '/mkHost \"pi\"/d' flake.nix",
     "git commit --quiet --message 'By hand' -- flake.nix",
 )
+ONE_MACHINE: Final = "rebuild --host pi --target-host root@pi.lan"
+TWO_MACHINES: Final = "rebuild --target-host pi=root@pi.lan --target-host desk=root@desk.lan"
+DESK: Final = ("glixctl host set pi system=x86_64-linux || [ $? = 7 ]", "glixctl init --host desk --user alice")
 GARBAGE: Final = ("date +%N > ~/garbage", "nix-store --add ~/garbage")
 CLONED: Final = ("rm -rf ~/system", "glixctl clone ~/system")
 COMMITTED: Final = (
@@ -140,6 +143,9 @@ NEEDED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("edit-by-hand.md", "glixctl regen"): LOST,
     ("edit-by-hand.md", 'glixctl adopt --all --message "A newer kernel"'): (EDITED.format("default.nix"),),
     (SWITCHING, "glixctl rebuild build --host pi"): ("glixctl host set pi system=x86_64-linux",),
+    (MAN, f"glixctl {ONE_MACHINE}"): ("glixctl host set pi system=x86_64-linux",),
+    (MAN, f"glixctl {TWO_MACHINES} --confirm-within 60"): DESK,
+    (SWITCHING, f"glixctl {TWO_MACHINES}"): DESK,
     (SWITCHING, "glixctl adopt"): ("echo '# mine' >> ~/.config/glixos/flake.nix",),
     (MAN, "glixctl clone ~/system"): CLONED[:1],
     (MAN, "glixctl push"): (*CLONED, *COMMITTED),
@@ -167,6 +173,17 @@ ENDS: Final[Mapping[tuple[str, str], Exit]] = {
     **{(MAN, f"glixctl doctor{flag}"): Exit.FAILED for flag in ("", " --verify", " --fix")},  # here is no user alice
     ("let-users-install-packages.md", "glixctl doctor"): Exit.FAILED,
     ("add-a-package.md", "glixctl update repo"): Exit.NOTHING_TO_DO,  # a tag stays where it is
+    # There are no such machines here, and it says so; tests/machines switches some.
+    **{(MAN, f"glixctl {words}"): Exit.UNREACHABLE for words in (ONE_MACHINE, f"{TWO_MACHINES} --confirm-within 60")},
+    **{
+        (SWITCHING, f"glixctl {words}"): Exit.UNREACHABLE
+        for words in (
+            *(f"{ONE_MACHINE}{flags}" for flags in ("", " --dry-run", " --build-host root@builder.lan")),
+            f"{ONE_MACHINE} --confirm-within 60",
+            f"rebuild boot{ONE_MACHINE.removeprefix('rebuild')}",
+            TWO_MACHINES,
+        )
+    },
     (OF_GLIX, "glixctl update glixos-core"): Exit.NOTHING_TO_DO,  # it is new enough
 }
 """How an example ends that does not end with success."""

@@ -233,4 +233,4 @@ def test_another_machine_is_built_here_and_switched_by_the_command_that_is_told(
     rebuilt = daemon.done("Rebuild", host="desktop")["outcome"]["rebuild"]
     assert rebuilt["path"].endswith("-nixos-system-desktop-26.05.mini")
     assert not rebuilt["activated"]
-    assert rebuilt["command"] == f"nixos-rebuild switch --flake {site.repository}#desktop --target-host root@desktop"
+    assert rebuilt["command"] == "glixctl rebuild switch --host desktop --target-host root@desktop"
