@@ -68,6 +68,8 @@ def _obey(command: Command, options: Namespace) -> int:
     client = Client(target, os.environ, asks=not options.no_ask)
     try:
         return command.run(options, client)
+    except ClientError as error:
+        raise options.spelling.respelt(error) from error
     except KeyboardInterrupt:
         output.note(client.interrupt())
         return Exit.INTERRUPTED

@@ -13,6 +13,7 @@ import sys
 from glixctl import commands, output
 from glixctl.client import MODES, TRANSPORTS
 from glixctl.errors import UsageError
+from glixctl.spelling import Spelling
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         if options.topic[0] not in commands.VERBS:
             raise _unknown("verb or task", options.topic[0], (*commands.TASKS, *commands.VERBS))
         return parse([*options.topic, HELP[0]])
+    options.spelling = Spelling(parser.actions, dict(getattr(found.command, "PARAMETERS", ())), options)
     return found.command, options
 
 
@@ -95,6 +97,11 @@ class Parser(argparse.ArgumentParser):
     def table(self) -> Mapping[str, argparse.Action]:
         """The flags it knows."""
         return self._option_string_actions
+
+    @property
+    def actions(self) -> list[argparse.Action]:
+        """The arguments and the flags it takes."""
+        return self._actions
 
     @property
     def positionals(self) -> list[argparse.Action]:

@@ -151,7 +151,7 @@ def _refused(check: Check) -> NotAllowed:
 def _needs_a_password(check: Check) -> NotAllowed:
     return NotAllowed(
         "That needs a password, and the request does not allow to ask for one.",
-        hint="Ask with `interactive`, on D-Bus with ALLOW_INTERACTIVE_AUTHORIZATION.",
+        hint="Leave --no-ask out; a program asks with `interactive`, on D-Bus with ALLOW_INTERACTIVE_AUTHORIZATION.",
         details={"action": check.action},
     )
 

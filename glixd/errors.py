@@ -15,7 +15,7 @@ front-end (to the wire) and in glixctl (to a sentence and an exit code).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -81,9 +81,12 @@ class Cancelled(GlixError):
     default = ErrorCode.CANCELLED
 
 
-def invalid(argument: str, why: str, *, hint: str = "") -> InvalidRequest:
-    """An InvalidArgument error that names the argument and the reason."""
-    return InvalidRequest(f"{argument}: {why}", hint=hint, details={"argument": argument, "reason": why})
+def invalid(argument: str, why: str, *, hint: str = "", others: Sequence[str] = ()) -> InvalidRequest:
+    """An InvalidArgument error that names the argument and the reason; `others` are arguments that the reason names."""
+    details: dict[str, Detail] = {"argument": argument, "reason": why}
+    if others:
+        details["others"] = list(others)
+    return InvalidRequest(f"{argument}: {why}", hint=hint, details=details)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def page(repository: Repository, snapshot: Snapshot, default_host: str, asked: a
 def hosts_asked(snapshot: Snapshot, default_host: str, asked: api.ListParameters) -> list[str]:
     """The hosts that a list is about."""
     if asked.all_hosts and asked.host:
-        raise invalid("all_hosts", "it can't be combined with a host")
+        raise invalid("all_hosts", "it can't be combined with host", others=("host",))
     if asked.all_hosts:
         return list(snapshot.hosts)
     host = asked.host or default_host

@@ -2,7 +2,8 @@
 """The verbs of glixctl, one module each; a module is loaded when its verb is named.
 
 A command has `NAME`, `SUMMARY`, `EXAMPLES`, `ANSWER`, `arguments(parser)` and `run(options, client) -> int`: arguments in,
-one call, one print. It may have `ABOUT`, a tuple of paragraphs that its help shows below the summary. A group has `NAME`,
+one call, one print. It may have `ABOUT`, a tuple of paragraphs that its help shows below the summary,
+and `PARAMETERS`, which says where its arguments are kept under other names than those of the daemon's table. A group has `NAME`,
 `SUMMARY` and `ACTIONS`, a tuple of commands that follow its name. `ping` shows the shape. A new verb is a file here and a
 word in `TASKS`. The words that stand for arguments choose what completes them: see glixctl/complete.py.
 """

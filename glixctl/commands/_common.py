@@ -126,7 +126,7 @@ def report(options: Namespace, transaction: Mapping[str, Any]) -> int:
     if options.json:
         output.document(transaction)
     if transaction.get("state") != State.SUCCEEDED:
-        return _report_failure(transaction)
+        return _report_failure(options, transaction)
     outcome = transaction.get("outcome") or {}
     if not options.json:
         _report_success(options, transaction, outcome)
@@ -188,8 +188,9 @@ def _report_success(options: Namespace, transaction: Mapping[str, Any], outcome:
             output.line(f"To manage them here, take them out of the files, then: glixctl add {' '.join(offers)}")
 
 
-def _report_failure(transaction: Mapping[str, Any]) -> int:
-    error = ClientError.from_wire(transaction.get("error") or _unexplained(transaction))
+def _report_failure(options: Namespace, transaction: Mapping[str, Any]) -> int:
+    failure = ClientError.from_wire(transaction.get("error") or _unexplained(transaction))
+    error: ClientError = options.spelling.respelt(failure)
     if commit := transaction.get("commit"):
         output.warning(f"commit {output.short(commit)} stays: the failure came after it")
     output.failure(error)

@@ -31,6 +31,7 @@ EXAMPLES = (
     ("add firefox --dry-run", "what would be done, as a diff"),
 )
 ANSWER = "Transaction"
+PARAMETERS = (("follows", "no_follows"),)
 
 
 def arguments(parser: ArgumentParser) -> None:

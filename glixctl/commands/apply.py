@@ -24,6 +24,7 @@ EXAMPLES = (
     ("apply -f - --dry-run", "from standard input, and change nothing"),
 )
 ANSWER = "Transaction"
+PARAMETERS = (("operations", "file"),)
 
 
 def arguments(parser: ArgumentParser) -> None:

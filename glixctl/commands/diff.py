@@ -30,6 +30,7 @@ EXAMPLES = (
     ("diff 1a2b3c4 5d6e7f8 --host pi", "what two commits differ in on one host"),
 )
 ANSWER = "Difference"
+PARAMETERS = (("older", "before"), ("newer", "commit"))
 
 
 def arguments(parser: ArgumentParser) -> None:

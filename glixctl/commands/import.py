@@ -27,6 +27,7 @@ EXAMPLES = (
     ("import --from-profile --scope home", "take it over into your home"),
 )
 ANSWER = "Transaction"
+PARAMETERS = (("refs", "from_profile"),)
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -28,6 +28,7 @@ ABOUT = (
     "What is in the folder can then be read by whoever may read the repository: keep secrets out of it.",
 )
 ANSWER = "Transaction"
+PARAMETERS = (("files", "folder"),)
 
 
 def arguments(parser: ArgumentParser) -> None:

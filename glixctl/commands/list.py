@@ -23,6 +23,7 @@ EXAMPLES = (
     ("list --json", "the same for a script"),
 )
 ANSWER = "Packages"
+PARAMETERS = (("include_disabled", "all"), ("text", "source"))
 
 SCOPES = ("system", "home")
 STATES = ("enabled", "disabled")

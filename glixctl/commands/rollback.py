@@ -25,6 +25,7 @@ EXAMPLES = (
     ("rollback --to 12", "go back to generation 12: its manifest, and the system as it was built then"),
 )
 ANSWER = "Transaction"
+PARAMETERS = (("to_commit", "to"), ("to_generation", "to"))
 
 
 def arguments(parser: ArgumentParser) -> None:

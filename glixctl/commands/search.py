@@ -27,6 +27,7 @@ EXAMPLES = (
     ("search firefox --refresh", "the same, once the index is built and the registries were asked"),
 )
 ANSWER = "Matches"
+PARAMETERS = (("query", "words"),)
 
 PATIENCE = 3600.0
 """Seconds that --refresh waits for the index."""

@@ -87,6 +87,7 @@ class Rollback:
         ("system rollback --to 12 --boot", "back to generation 12 at the next boot"),
     )
     ANSWER = "Transaction"
+    PARAMETERS = (("to_generation", "to"),)
 
     @staticmethod
     def arguments(parser: ArgumentParser) -> None:

@@ -33,6 +33,7 @@ class List:
         ("transaction list --state failed --limit 5", "the last five that failed"),
     )
     ANSWER = "Transactions"
+    PARAMETERS = (("states", "state"),)
 
     @staticmethod
     def arguments(parser: ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
@@ -98,4 +99,6 @@ def _check(changes: Mapping[str, str], forms: Mapping[str, Form]) -> None:
 
 
 def _unknown(key: str, what: str, known: Collection[str]) -> InvalidRequest:
-    return invalid("changes", f"{key} is no key of {what}", hint=f"There are: {', '.join(known)}.")
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+    return invalid("changes", f"{key} is no key of {what}", hint=hint)

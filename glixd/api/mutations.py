@@ -250,7 +250,7 @@ class RollbackParameters(MutationParameters):
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.steps is not None and self.to_commit is not None:
-            raise invalid("steps", "it can't be combined with to_commit")
+            raise invalid("steps", "it can't be combined with to_commit", others=("to_commit",))
         return self
 
 
@@ -267,7 +267,9 @@ class CollectGarbageParameters(MutationParameters):
     def _together(self) -> Self:
         if self.delete_old and (self.keep or self.older_than):
             raise invalid(
-                "delete_old", "it can't be combined with keep or older_than, which spare some old generations"
+                "delete_old",
+                "it can't be combined with keep or older_than, which spare some old generations",
+                others=("keep", "older_than"),
             )
         return self
 

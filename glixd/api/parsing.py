@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -12,6 +12,27 @@ from glixd.api.grammar import Parameters, shown
 from glixd.api.mutations import ApplyParameters, MutationParameters
 from glixd.api.table import BATCHED, Operation, operation
 from glixd.errors import InvalidRequest, invalid, naming_part
+
+_SAID: Final = {
+    "missing": "it is missing",
+    "string_type": "it is no text",
+    "string_unicode": "it is no Unicode text",
+    "string_too_short": "it is empty",
+    "string_too_long": "it has more than {max_length} characters",
+    "tuple_type": "it is no list",
+    "dict_type": "it is no table of values by name",
+    "too_short": "it is empty",
+    "too_long": "it has more than {max_length} entries",
+    "bool_type": "it is neither true nor false",
+    "int_type": "it is no whole number",
+    "float_type": "it is no number",
+    "finite_number": "it is no finite number",
+    "greater_than": "it has to be more than {gt}",
+    "greater_than_equal": "it has to be at least {ge}",
+    "less_than_equal": "it has to be at most {le}",
+    "enum": "it can be {expected}",
+}
+"""What is wrong, by the kinds of error of the library that finds it, whose own words are for programmers."""
 
 
 def parse(row: Operation, arguments: Mapping[str, object]) -> Parameters:
@@ -21,7 +42,7 @@ def parse(row: Operation, arguments: Mapping[str, object]) -> Parameters:
         known = ", ".join(row.parameters.model_fields) or "none"
         raise invalid(shown(unknown[0]), f"{row.name} has no such parameter", hint=f"It knows: {known}.")
     try:
-        found = row.parameters.model_validate({name: _frozen(value) for name, value in arguments.items()})
+        found = row.parameters.model_validate({name: _frozen(value, name) for name, value in arguments.items()})
     except ValidationError as error:
         raise _explained(error) from None
     if isinstance(found, ApplyParameters):
@@ -52,14 +73,14 @@ def _part(part: Mapping[str, object], batch: ApplyParameters) -> tuple[Operation
     return row, parse(row, arguments)
 
 
-def _frozen(value: object) -> object:
+def _frozen(value: object, place: str) -> object:
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise invalid("text", "it holds a lone surrogate and is no Unicode text") from None
+            raise invalid(place, "it holds a lone surrogate and is no Unicode text") from None
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return tuple(_frozen(item) for item in value)
+        return tuple(_frozen(item, f"{place}.{number}") for number, item in enumerate(value))
     return value
 
 
@@ -71,6 +92,7 @@ def _shown_key(key: str) -> str:
 def _explained(error: ValidationError) -> InvalidRequest:
     first: Any = error.errors(include_url=False, include_input=False)[0]
     argument = ".".join(_shown_key(str(part)) for part in first["loc"]) or "request"
-    if first["type"] == "missing":
-        return invalid(argument, "it is missing")
-    return invalid(argument, str(first["msg"]).removeprefix("Value error, "))
+    said = _SAID.get(first["type"])
+    if said is None:
+        return invalid(argument, str(first["msg"]).removeprefix("Value error, "))
+    return invalid(argument, said.format(**first.get("ctx", {})))
