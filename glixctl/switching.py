@@ -159,6 +159,7 @@ class Switching:
         if activation is Activation.FAILED:
             raise self._failed(done, before)
         if self._wanted.confirm_within:
+            self._facts["reconnected"] = done.status == LOST
             self._confirm(self._wanted.confirm_within, before)
         self._facts |= {
             "activation": activation.value,

@@ -31,7 +31,7 @@ PACKAGES: Final = (
     *("git", "ca-certificates", "python3", "python3-venv"),
     *("gcc", "libc6-dev", "pkg-config", "libsystemd-dev", "python3-dev"),
 )
-AFTERWARDS: Final = ("nix-bin", "nix-setup-systemd")
+AFTERWARDS: Final = ("nix-bin", "nix-setup-systemd", "openssh-server")
 """Their scripts need a finished system."""
 INSTALLED: Final = (
     "glixd",
