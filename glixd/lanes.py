@@ -252,10 +252,17 @@ class Lanes:
             interactive=ticket.parameters.interactive,
         )
         job.cancellation.when_sealed(self._sealer(ticket))
+        parts = self._parts
         restoring = Restoring(
-            self._parts.activation, self._parts.profile, order, self._teller(ticket), job.step, job.cancellation
+            parts.repository,
+            parts.activation,
+            parts.profile,
+            order,
+            self._teller(ticket),
+            job.step,
+            job.cancellation,
         )
-        return restoring.run(self._parts.transactor, job, request)
+        return restoring.run(parts.transactor, job, request)
 
     # -- rebuilds ----------------------------------------------------------------------------------------------------
 

@@ -147,6 +147,28 @@ def restored(then: Snapshot, request: Restore) -> Undone:
     return Undone(files={path: then.data(path)}, lock=then.text(LOCK), manifests={request.host: manifest})
 
 
+def unrestored(then: Snapshot, now: Snapshot, host: str) -> tuple[str, ...]:
+    """The files that a host may be made of and that differ, but for those that a way back restores."""
+    restored = {manifest_path(host), LOCK}
+    return tuple(
+        path
+        for path in now.git.changed_paths(then.commit, now.commit)
+        if path not in restored and _may_concern(path, host) and not (path == FLAKE and _same_outside(then, now))
+    )
+
+
+def _may_concern(path: str, host: str) -> bool:
+    """Whether nix may read a file for a host: not what is another host's, and no document."""
+    folder, _, rest = path.partition("/")
+    return not path.endswith(".md") and (folder != "hosts" or rest.startswith(f"{host}/"))
+
+
+def _same_outside(then: Snapshot, now: Snapshot) -> bool:
+    """Whether flake.nix differs in nothing but the regions that glixd writes."""
+    before, after = (FlakeFile.parse(snapshot.text(FLAKE) or "") for snapshot in (then, now))
+    return before.outside() == after.outside()
+
+
 def plan_restored(base: Base, request: Restore, undone: Undone) -> Plan:
     """How the way back to a generation is told; nothing where its manifest and its lock are what is there."""
     path = manifest_path(request.host)

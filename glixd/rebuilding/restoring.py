@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from glixd import api
 from glixd.backends.activator import Order, Status
 from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
+from glixd.backends.repository import Repository
 from glixd.draft import Job
 from glixd.errors import GlixError
 from glixd.model.change import Restore
@@ -23,6 +25,10 @@ from glixd.rebuilding.activation import Activation, Went
 from glixd.rebuilding.building import Tell
 from glixd.rebuilding.systems import told_units
 from glixd.transaction import Result, Transactor
+from glixd.undo import unrestored
+
+SHOWN: Final = 10
+"""Files that a warning names."""
 
 
 class Restoring:
@@ -30,6 +36,7 @@ class Restoring:
 
     def __init__(
         self,
+        repository: Repository,
         activation: Activation,
         profile: Profile,
         order: Order,
@@ -37,6 +44,7 @@ class Restoring:
         step: Callable[[str], None],
         cancellation: Cancellation,
     ) -> None:
+        self._repository = repository
         self._activation = activation
         self._profile = profile
         self._order = order
@@ -59,7 +67,20 @@ class Restoring:
                 hint=f"Do the same again, which then only commits: glixctl rollback --to {request.generation}",
                 details=error.details,
             ) from error
+        result = replace(result, warnings=(*result.warnings, *self._left(request, result.commit)))
         return result if self._went is None else self._told(result, request, self._went)
+
+    def _left(self, request: Restore, commit: str | None) -> tuple[str, ...]:
+        """What the next build takes from today, although the system of then runs."""
+        now = self._repository.at(commit) if commit else self._repository.snapshot()
+        paths = unrestored(self._repository.at(request.commit), now, request.host)
+        if not paths:
+            return ()
+        named = ", ".join(path if path.isprintable() else ascii(path) for path in paths[:SHOWN])
+        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+        kept = f"Not restored, since only the manifest and the lock are: {named}{more}."
+        then = f"Generation {request.generation} runs with these files as they were"
+        return (f"{kept} {then}; the next rebuild takes them as they are. See: git diff {request.commit[:7]}",)
 
     def _go(self, _commit: str) -> None:
         """Activate, once; a commit that has to be made again because somebody committed meanwhile finds it done."""

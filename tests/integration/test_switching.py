@@ -127,6 +127,25 @@ def test_going_back_where_the_manifest_is_the_same_needs_no_commit(
     assert site.git("rev-parse", "HEAD") == head
 
 
+def test_a_rollback_names_the_files_that_it_does_not_restore(
+    site: Site, machine: Machine, daemon: RunningDaemon
+) -> None:
+    daemon.done("Add", refs=["hello"], apply=True)
+    daemon.done("Add", refs=["git"], apply=True)
+    assert daemon.done("Rollback", to_generation=1, dry_run=True)["warnings"] == []
+    configure(site, daemon, 'boot.kernelVersion = "6.12";')
+    outside = site.read("flake.nix").replace("{\n", "{\n  # mine\n", 1)
+    site.commit({"flake.nix": outside, "README.md": "mine\n", "modules/mine.nix": "{ }\n"})
+    daemon.done("Init", host="desktop", user="alice", system="x86_64-linux")
+    for how in ({"dry_run": True}, {}):
+        [warning] = daemon.done("Rollback", to_generation=1, **how)["warnings"]
+        assert warning.startswith(
+            "Not restored, since only the manifest and the lock are: flake.nix, hosts/laptop/default.nix, modules/mine.nix."
+        )
+    assert "kernelVersion" in site.read("hosts/laptop/default.nix")
+    assert machine.running == machine.system(1)
+
+
 def test_a_rollback_for_the_next_boot_leaves_what_runs(site: Site, machine: Machine, daemon: RunningDaemon) -> None:
     daemon.done("Add", refs=["hello"], apply=True)
     daemon.done("Add", refs=["git"], apply=True)
