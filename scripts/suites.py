@@ -29,7 +29,7 @@ CACHE = CHECKOUT / ".cache"
 LOGS = CACHE / "check"
 VENV_PROGRAMS = CHECKOUT / ".venv" / "bin"
 CORES = len(os.sched_getaffinity(0))
-SUITE_LIMIT = 3600.0
+SUITE_LIMIT = 1800.0
 """Seconds after which a suite is ended: a test has a limit of its own, but what it left behind has none."""
 TAIL = 60
 
@@ -69,6 +69,8 @@ class Suite:
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
     junit: Path | None = None
+    alone: bool = False
+    """Whether it keeps every core busy by itself, so that nothing runs beside it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Result:
     failed: int = 0
     skipped: tuple[str, ...] = ()
     """Why tests were left out; a skip is no pass."""
+    failures: tuple[str, ...] = ()
+    """The tests that failed, each with the first line of what it said."""
 
 
 def static_suites() -> Iterator[Suite]:
@@ -96,7 +100,7 @@ def static_suites() -> Iterator[Suite]:
 
 def test_suites() -> Iterator[Suite]:
     """One suite for every folder below tests/ that holds tests."""
-    for folder in sorted((CHECKOUT / "tests").glob("*/"), key=lambda folder: (folder.name not in LONGEST, folder.name)):
+    for folder in sorted((CHECKOUT / "tests").glob("*/")):
         if any(folder.rglob("test_*.py")):
             yield _test_suite(folder.name)
 
@@ -104,16 +108,14 @@ def test_suites() -> Iterator[Suite]:
 def _test_suite(name: str) -> Suite:
     junit = LOGS / f"{name}.xml"
     command = [sys.executable, "-m", "pytest", f"tests/{name}", f"--junitxml={junit}"]
-    if name not in ONE_PROCESS and CORES > 2:
-        command += ["--numprocesses", str(CORES // 2)]
-    return Suite(name, tuple(command), needs=NEEDS.get(name, EVERYTHING), junit=junit)
+    alone = name in SPREAD and CORES > 1
+    if alone:
+        command += ["--numprocesses", str(CORES), "--dist", "loadfile"]
+    return Suite(name, tuple(command), needs=NEEDS.get(name, EVERYTHING), junit=junit, alone=alone)
 
 
-LONGEST = ("integration",)
-"""Suites that begin first, since the others are over before they are."""
-
-ONE_PROCESS = ("unit", "system", "booted", "authorisation", "bench", "soak")
-"""Suites that are over before workers have started, or that want the machine for themselves."""
+SPREAD = ("integration",)
+"""Suites that take longer than all others together: a worker for each core, and nothing beside them."""
 
 EVERYTHING = (
     VENV,
@@ -243,12 +245,13 @@ def run(suite: Suite, running: Running) -> Result:
     started = time.monotonic()
     status = running.run(suite.command, _log(suite))
     seconds = time.monotonic() - started
-    passed, failed, skipped = _counts(suite)
-    if status == 0 and not failed:
+    passed, failures, skipped = _counts(suite)
+    if status == 0 and not failures:
         return Result(suite, Outcome.PASSED, seconds, passed=passed, skipped=skipped)
     # A suite that ended without a failed test (nothing collected, a crash, a signal) is a failure all the same.
-    failed = failed if failed or suite.junit is None else 1
-    return Result(suite, Outcome.FAILED, seconds, f"status {status}, see {_shown(_log(suite))}", passed, failed)
+    failed = len(failures) if failures or suite.junit is None else 1
+    reason = f"status {status}, see {_shown(_log(suite))}"
+    return Result(suite, Outcome.FAILED, seconds, reason, passed, failed, failures=failures)
 
 
 def _log(suite: Suite) -> Path:
@@ -259,21 +262,23 @@ def _shown(path: Path) -> Path:
     return path.relative_to(CHECKOUT)
 
 
-def _counts(suite: Suite) -> tuple[int, int, tuple[str, ...]]:
-    """How many tests of SUITE passed and failed, and why others were skipped, from the report that pytest wrote."""
+def _counts(suite: Suite) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """How many tests of SUITE passed, which failed, and why others were skipped, from the report that pytest wrote."""
     if suite.junit is None or not suite.junit.exists():
-        return 0, 0, ()
-    passed = failed = 0
+        return 0, (), ()
+    passed = 0
+    failures = []
     skipped = []
     for case in ElementTree.parse(suite.junit).iter("testcase"):  # noqa: S314 - written by our own pytest, just now
-        outcomes = {child.tag for child in case}
-        if outcomes & {"failure", "error"}:
-            failed += 1
-        elif "skipped" in outcomes:
-            skipped += [child.get("message", "") for child in case if child.tag == "skipped"]
+        said = {child.tag: child.get("message") or "" for child in case}
+        if wrong := said.keys() & {"failure", "error"}:
+            told = said[min(wrong)].splitlines() or [""]
+            failures.append(f"{case.get('classname')}::{case.get('name')}: {told[0][:200]}")
+        elif "skipped" in said:
+            skipped.append(said["skipped"])
         else:
             passed += 1
-    return passed, failed, tuple(skipped)
+    return passed, tuple(failures), tuple(skipped)
 
 
 def report(result: Result) -> None:
@@ -291,6 +296,8 @@ def report(result: Result) -> None:
             print(f"FAILED  {result.suite.name:<12} {result.seconds:6.1f} s  {result.reason}", flush=True)
             for line in _log(result.suite).read_text(errors="replace").splitlines()[-TAIL:]:
                 print(f"    {line}")
+            for failure in result.failures:
+                print(f"    failed: {failure}")
             sys.stdout.flush()
 
 
@@ -330,15 +337,18 @@ def main() -> int:
 
     LOGS.mkdir(parents=True, exist_ok=True)
     suites = choose(known, arguments.suites, arguments.fast)
-    print(f"running {', '.join(suite.name for suite in suites)}; {CORES} at a time", flush=True)
+    together = [suite for suite in suites if not suite.alone]
+    spread = [suite for suite in suites if suite.alone]
+    print(f"running {', '.join(suite.name for suite in (*together, *spread))}; {CORES} at a time", flush=True)
     running = Running()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = []
     with ThreadPoolExecutor(max_workers=CORES) as pool:
         try:
-            for future in as_completed([pool.submit(run, suite, running) for suite in suites]):
-                results.append(future.result())
-                report(results[-1])
+            for group in (together, *([suite] for suite in spread)):
+                for future in as_completed([pool.submit(run, suite, running) for suite in group]):
+                    results.append(future.result())
+                    report(results[-1])
         except BaseException:
             running.end()
             raise

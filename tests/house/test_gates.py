@@ -187,6 +187,23 @@ def test_the_runner_fails_when_a_test_fails_or_a_suite_breaks(checkout: Path, te
     assert ran.stdout.splitlines()[-1] == last
 
 
+def test_failed_tests_are_named_at_the_end_with_what_they_said(checkout: Path) -> None:
+    (checkout / "tests/house/test_it.py").write_text("def test_it():\n    assert 1 == 2, 'it is not'\n")
+    ran = _suites(checkout, "house")
+    assert "    failed: tests.house.test_it::test_it: AssertionError: it is not" in ran.stdout.splitlines()
+
+
+def test_the_longest_suite_has_a_worker_for_each_core_and_nothing_beside_it(checkout: Path) -> None:
+    (checkout / "tests/integration").mkdir()
+    for name in ("one", "two"):
+        (checkout / f"tests/integration/test_{name}.py").write_text("def test_it(): pass\n")
+    ran = _suites(checkout, "house", "integration")
+    assert "running house, integration; " in ran.stdout
+    assert "ok      integration" in ran.stdout
+    workers = "created: " in (checkout / ".cache/check/integration.log").read_text()
+    assert workers is (len(os.sched_getaffinity(0)) > 1)
+
+
 def test_a_suite_without_tests_is_a_failure(checkout: Path) -> None:
     (checkout / "tests/house/test_two.py").write_text("")
     ran = _suites(checkout, "house")
