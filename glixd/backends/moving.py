@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The note that refs are about to move: by it the locks that a killed git of ours left are told from those of people.
 
-It says which refs besides the branch are meant, and what adopted files look like. It is not durable, since the locks of refs
-are not either.
+It says which refs besides the branch are meant, and what adopted files look like. For the branch it need not be durable: its
+name is enough. For deleted refs it is, since a disk may keep the locks that git made, and lose what the note says.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+
+from glixd.backends import files
 
 log = structlog.get_logger()
 
@@ -35,7 +37,11 @@ class Moving:
         names = list(deleted)
         foreign = {str(lock): number for lock in self._ours(branch, names) if (number := _inode(lock))}
         note = {"expected": dict(expected), "deleted": names, "foreign": foreign}
-        self._note.write_text(json.dumps(note))
+        if names:
+            files.write_durably(self._note, json.dumps(note).encode())
+            files.sync_folder(self._note.parent)
+        else:
+            self._note.write_text(json.dumps(note))
 
     def clear(self) -> None:
         """Nothing is under way: the locks of refs that come now are none of ours."""

@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -390,7 +390,7 @@ class Repository:
         """Move the branch from `base` to `commit`, durably; raises Conflict, Busy or ReadOnly, and then nothing moved."""
         self._settle(held)
         if self._moved(held, commit, base):
-            self._sync_branch()
+            self._sync_refs([self.branch])
             return
         now = self.git.ref(self.branch)
         if now == commit:
@@ -406,14 +406,20 @@ class Repository:
             f"git could not move {self.branch}.", code=ErrorCode.READ_ONLY, hint="Run git fsck in the repository."
         )
 
-    def _sync_branch(self) -> None:
-        """Wait until the move of the branch is on the disk; git waits for what it writes, and not for the name it gives it."""
-        folder = (self.git.directory / self.branch).parent
+    def _sync_refs(self, refs: Iterable[str]) -> None:
+        """Wait until refs moved or gone are so on the disk; git waits for what it writes, and not for the name it gives it."""
         try:
-            if folder.is_dir():  # a store of another format keeps refs elsewhere
+            for folder in {self._folder_of(ref) for ref in refs}:
                 files.sync_folder(folder)
         except OSError as error:
-            log.warning("the branch moved, and that may not be on the disk yet", reason=str(error))
+            log.warning("refs moved, and that may not be on the disk yet", reason=str(error))
+
+    def _folder_of(self, ref: str) -> Path:
+        """The folder of a ref; git takes it away with the last one in it, and a store of another format has none."""
+        folder = (self.git.directory / ref).parent
+        while not folder.is_dir():
+            folder = folder.parent
+        return folder
 
     def _settle(self, held: Held) -> None:
         """Write what was made, durably."""
@@ -437,6 +443,8 @@ class Repository:
             self._moving.write(self.branch, {}, refs)
         gone = [RefUpdate(ref, "0" * len(oid), oid) for ref, oid in refs.items()]
         done = self.git.update_refs(gone, keep=held.keep)
+        if done:
+            self._sync_refs([*refs, "packed-refs"])
         self._moving.clear()
         return done
 
