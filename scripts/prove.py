@@ -27,7 +27,12 @@ class Proof:
 PROOFS = {
     "faults": Proof(
         "every system call of every mutation killed or failed, power lost, full disks, and controls that must fail",
-        ("tests/system/test_fault_sweeps.py", "tests/system/test_packing_sweep.py", "tests/system/test_full_disk.py"),
+        (
+            "tests/system/test_fault_sweeps.py",
+            "tests/system/test_packing_sweep.py",
+            "tests/system/test_power_loss.py",
+            "tests/system/test_full_disk.py",
+        ),
         {"GLIX_FULL_SWEEP": "1"},
     ),
     "model": Proof(

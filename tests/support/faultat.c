@@ -15,7 +15,8 @@
 // the folders have to be absolute paths without links. What programs do elsewhere (caches, a store) is then neither counted
 // nor disturbed. The log has a line for each counted call: its number, its process, its name, and what it changes; of two
 // files both are named, with a tab between them. With a folder for copies, each file that is made durable is copied there
-// under the number of the call: that is what a disk would still have.
+// under the number of the call: that is what a disk would still have. A call that empties a file first, exchanges two names,
+// or leaves a file that has the name already alone, has that behind its own name.
 //
 // Otherwise the status is that of the child: its exit status, or 128 and the number of the signal that ended it.
 
@@ -270,6 +271,14 @@ static void fail_call(pid_t process) {
     ptrace(PTRACE_SETREGS, process, 0, &registers);
 }
 
+static const char *manner(const struct call *call, const unsigned long long *args) {
+    if (call->number == SYS_open) return args[1] & O_TRUNC ? "+truncate" : "";
+    if (call->number == SYS_creat) return "+truncate";
+    if (call->number == SYS_openat) return args[2] & O_TRUNC ? "+truncate" : "";
+    if (call->number != SYS_renameat2) return "";
+    return args[4] & RENAME_EXCHANGE ? "+exchange" : args[4] & RENAME_NOREPLACE ? "+noreplace" : "";
+}
+
 // Whether everybody was killed.
 static bool at_call(pid_t process) {
     struct ptrace_syscall_info info;
@@ -281,7 +290,8 @@ static bool at_call(pid_t process) {
     count++;
     if (log_file) {
         const char *second = changed_count > 1 ? changed[1] : "";
-        fprintf(log_file, "%ld %d %s %s\t%s\n", count, process, call->name, changed_count ? changed[0] : "", second);
+        const char *how = manner(call, info.seccomp.args);
+        fprintf(log_file, "%ld %d %s%s %s\t%s\n", count, process, call->name, how, changed_count ? changed[0] : "", second);
         copy_synced(process, call, info.seccomp.args);
     }
     if (!order.at || count < order.at || (count > order.at && order.mode != ERRNO_FROM)) return false;

@@ -69,6 +69,11 @@ class Call:
     """The second file of a call that has two."""
 
     @property
+    def synchronises(self) -> bool:
+        """Whether it waits for a disk."""
+        return self.kinds == KINDS["sync"]
+
+    @property
     def kinds(self) -> int:
         """The kinds of calls that it is one of, as in faultat.c."""
         if self.name in ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync"):

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -98,11 +98,19 @@ class ForgetfulRepository(Repository):
         self.scratch.mkdir(mode=0o700, exist_ok=True)
 
 
+class HastyRepository(Repository):
+    """Does not wait until the move of the branch is on the disk."""
+
+    def _sync_refs(self, refs: Iterable[str]) -> None:
+        """Believe that what was renamed stays renamed."""
+
+
 SAFE: Final = "safe"
 VARIANTS: Final[dict[str, type[Repository]]] = {
     SAFE: Repository,
     "in-place": InPlaceRepository,
     "forgetful": ForgetfulRepository,
+    "hasty": HastyRepository,
 }
 """The way of working that is proved, and unsafe ones that a sweep must be able to tell from it."""
 

@@ -26,6 +26,8 @@ from tests.support.faults import KILL, KILLED, KINDS, Call, Fault, Watch, calls,
 from tests.support.hermetic import git
 from tests.support.inprocess import SAFE, World, serve
 
+HEARD: Final = "heard"
+"""The folder of a world that is made when a client has heard how its change ended, where that moment matters."""
 TOLD: Final = ("id", "state", "commit", "error", "warnings")
 
 
@@ -148,15 +150,20 @@ def reference(case: Case, place: Path) -> Reference:
     world = case.template.copy_to(place / "world")
     try:
         old = Facts.of(world.repository)
-        told, status = tried(case, world, KILL, 0)
-        assert status == 0, (told, _log(place))
-        assert told.ended, (told, _log(place))
-        assert told.ended["state"] == "succeeded", told
-        new = Facts.of(world.repository)
-        assert new is not None
-        return Reference(old, new, tuple(calls(place / "calls")))
+        return undisturbed_run(case, world, old)[0]
     finally:
         shutil.rmtree(place)
+
+
+def undisturbed_run(case: Case, world: World, old: Facts | None, copies: Path | None = None) -> tuple[Reference, Told]:
+    """Run a case in its world without a fault, with a copy of each file that is made durable where `copies` says so."""
+    told, status = tried(case, world, KILL, 0, copies)
+    assert status == 0, (told, _log(world.beside))
+    assert told.ended, (told, _log(world.beside))
+    assert told.ended["state"] == "succeeded", told
+    new = Facts.of(world.repository)
+    assert new is not None
+    return Reference(old, new, tuple(calls(world.beside / "calls"))), told
 
 
 def problems(case: Case, known: Reference, fault: Fault, point: int, place: Path) -> list[str]:
@@ -182,18 +189,22 @@ def aside(place: Path, work: Callable[[], list[str]]) -> list[str]:
     )
 
 
-def tried(case: Case, world: World, fault: Fault, point: int) -> tuple[Told, int]:
+def tried(case: Case, world: World, fault: Fault, point: int, copies: Path | None = None) -> tuple[Told, int]:
     """Carry the mutation under a fault; what the client heard, and how the daemon ended."""
     place = world.beside
     reading, writing = os.pipe()
     log = place / "calls" if point == 0 else None
-    watch = Watch(world.root, [world.state / "cache", world.state / "home"], log)
+    watch = Watch(world.root, asides(world), log, copies)
 
     def work() -> None:
         _log_to(place)
+        heard = world.root / HEARD if copies else None
         try:
             serve(
-                world, lambda client: _ask(case, client, writing), variant=case.variant, without_room=case.without_room
+                world,
+                lambda client: _ask(case, client, writing, heard),
+                variant=case.variant,
+                without_room=case.without_room,
             )
         except (GlixError, OSError) as error:  # as the program does: a sentence, and an exit code
             os.write(2, f"it could not serve: {error}\n".encode())
@@ -205,8 +216,16 @@ def tried(case: Case, world: World, fault: Fault, point: int) -> tuple[Told, int
         return Told.of([json.loads(line) for line in lines]), status
 
 
-def _ask(case: Case, client: RpcClient, told: int) -> None:
-    """Ask for the mutation as a client does, and pass on what it hears at the moment when it hears it."""
+def asides(world: World) -> list[Path]:
+    """The folders of a world that are no concern of a sweep: whatever happens to them, they are made anew."""
+    return [world.state / "cache", world.state / "home"]
+
+
+def _ask(case: Case, client: RpcClient, told: int, heard: Path | None) -> None:
+    """Ask for the mutation as a client does, and pass on what it hears at the moment when it hears it.
+
+    The folder `heard` is made at the moment when it hears the end, so that the log of the calls says when that was.
+    """
     try:
         transaction = client.call(case.operation, **case.parameters)["transaction"]
         _tell(told, begun=transaction)
@@ -214,6 +233,8 @@ def _ask(case: Case, client: RpcClient, told: int) -> None:
     except RpcError as error:
         _tell(told, error=error.name)
     else:
+        if heard:
+            heard.mkdir()
         _tell(told, ended={name: ended[name] for name in TOLD if name in ended})
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from tests.support.blackout import moments, problems_after
 from tests.support.daemon import RpcClient
 from tests.support.faults import FAULTS, Fault, undisturbed
 from tests.support.hermetic import HermeticNix
@@ -51,7 +53,8 @@ class Workbench:
         memory = MEMORY if os.access(MEMORY, os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="glix-", dir=memory))
         self._pool = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
-        self._cases: dict[tuple[str, str], tuple[Case, Reference]] = {}
+        self._arranged: dict[tuple[str, str], Case] = {}
+        self._references: dict[tuple[str, str], Reference] = {}
         self._number = 0
 
     def __enter__(self) -> Self:
@@ -73,10 +76,16 @@ class Workbench:
 
     def case(self, name: str, variant: str = SAFE) -> tuple[Case, Reference]:
         """A case, and what it does when nobody disturbs it."""
-        if (name, variant) not in self._cases:
-            case = _arranged(name, self.mutations[name], self.world, self.place(), variant)
-            self._cases[name, variant] = (case, self._pool.submit(reference, case, self.place()).result())
-        return self._cases[name, variant]
+        case = self._case(name, variant)
+        if (name, variant) not in self._references:
+            self._references[name, variant] = self._pool.submit(reference, case, self.place()).result()
+        return case, self._references[name, variant]
+
+    def _case(self, name: str, variant: str) -> Case:
+        if (name, variant) not in self._arranged:
+            made = _arranged(name, self.mutations[name], self.world, self.place(), variant)
+            self._arranged[name, variant] = made
+        return self._arranged[name, variant]
 
     def sweep(
         self,
@@ -100,6 +109,18 @@ class Workbench:
                 running[told] = self._pool.submit(problems, case, known, fault, point, self.place())
         found = {told: future.result() for told, future in running.items()}
         return Swept(name, tried, {told: wrong for told, wrong in found.items() if wrong})
+
+    def lose_power(self, name: str, step: int = 1, *, variant: str = SAFE) -> Swept:
+        """Let the power go at each `step`-th moment of a case, for each disk."""
+        case = self._case(name, variant)
+        found = self._pool.submit(moments, case, self.place(), step).result()
+        running = {str(moment): self._pool.submit(problems_after, case, found.known, moment) for moment in found.tried}
+        tried = Counter(moment.keeps for moment in found.tried)
+        return Swept(
+            name,
+            {f"a disk with {keeps}": (tried[keeps], count) for keeps, count in found.count.items()},
+            {told: wrong for told, future in running.items() if (wrong := future.result())},
+        )
 
     def place(self) -> Path:
         """A folder that is made by whoever uses it first."""

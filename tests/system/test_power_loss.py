@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whatever a disk still has when its power went in the middle of a mutation, the repository is exactly old or exactly new.
+
+By default a part of the moments is tried; with GLIX_FULL_SWEEP=1 in the environment every one is, `./prove faults` does that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.faults import ABLE
+from tests.support.mutations import mutations
+from tests.support.repositories import Sources
+from tests.support.workbench import Workbench
+
+FULL = os.environ.get("GLIX_FULL_SWEEP") == "1"
+STEP = 1 if FULL else 48
+"""Of so many moments one is tried."""
+CASES = mutations(Sources("", "", "", "", ""))
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
+]
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Workbench]:
+    """Where power is lost."""
+    with Workbench() as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_change_is_done_or_not_done_whatever_a_disk_has_kept(
+    bench: Workbench, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    swept = bench.lose_power(name, STEP)
+    with capsys.disabled():
+        print(f"\n{swept}", end="", flush=True)
+    assert swept.problems == {}
+    assert all(tried for tried, _ in swept.tried.values())
+
+
+@pytest.mark.parametrize("variant", ["in-place", "hasty"])
+def test_the_loss_of_power_sees_an_unsafe_way_of_working(
+    bench: Workbench, capsys: pytest.CaptureFixture[str], variant: str
+) -> None:
+    swept = bench.lose_power("add", 24, variant=variant)
+    with capsys.disabled():
+        print(f"\n{variant}, {swept}", end="", flush=True)
+    assert any(
+        "told" in wrong or "record says" in wrong or "neither" in wrong for wrong in map(str, swept.problems.values())
+    )
