@@ -26,6 +26,8 @@ from tests.support.sweep import Case, Reference, problems, reference
 
 Answer = TypeVar("Answer")
 WORKERS: Final = len(os.sched_getaffinity(0))
+FULL: Final = os.environ.get("GLIX_FULL_SWEEP") == "1"
+"""Whether every point is tried, and not a part of them."""
 MEMORY: Final = Path("/dev/shm")
 """What a kill leaves is the same on any file system, and in memory nobody waits for a disk."""
 

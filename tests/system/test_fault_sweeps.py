@@ -7,7 +7,6 @@ environment every one is; `./prove faults` does that.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,9 +17,8 @@ from tests.support.faults import ABLE, FAULTS, FSYNC_EIO, KILL, ONE_ENOSPC, RENA
 from tests.support.mutations import mutations
 from tests.support.repositories import Sources
 from tests.support.sweep import Reference
-from tests.support.workbench import Workbench
+from tests.support.workbench import FULL, Workbench
 
-FULL = os.environ.get("GLIX_FULL_SWEEP") == "1"
 SOME = {KILL: 9, ONE_ENOSPC: 3, STICKY_ENOSPC: 3, FSYNC_EIO: 2, RENAME_EIO: 2}
 """So many points are tried of each case, evenly spread, where not every one is."""
 AROUND = 1
@@ -32,13 +30,6 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
 ]
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Workbench]:
-    """Where sweeps are carried."""
-    with Workbench() as made:
-        yield made
 
 
 def commit_point(known: Reference, fault: Fault) -> int | None:

@@ -21,9 +21,8 @@ from tests.support.full_disk import READ_ONLY, Task
 from tests.support.hermetic import PROJECT
 from tests.support.mutations import mutations
 from tests.support.repositories import Sources
-from tests.support.workbench import WORKERS, Workbench
+from tests.support.workbench import FULL, WORKERS, Workbench
 
-FULL = os.environ.get("GLIX_FULL_SWEEP") == "1"
 ALONE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)))
 NAMESPACES = ((*ALONE, "--propagation", "private"), (*ALONE, "--propagation", "unchanged"))
 """A mount namespace of one's own; below a changed root that is no mount point only the second can be had."""

@@ -20,8 +20,8 @@ from glixd.errors import GlixError
 from tests.support.faults import ABLE, FAULTS, KILL, KILLED, KINDS, Call, Fault, Watch, calls, follow
 from tests.support.hermetic import git
 from tests.support.plain import Workshop, add, make_plain_repository
+from tests.support.workbench import FULL
 
-FULL = os.environ.get("GLIX_FULL_SWEEP") == "1"
 SOME = {fault: 8 if fault is KILL else 2 for fault in FAULTS}
 MANY = 2
 """Packs that are merged, so that one tidying packs, merges and prunes."""

@@ -6,17 +6,13 @@ By default a part of the moments is tried; with GLIX_FULL_SWEEP=1 in the environ
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.faults import ABLE
 from tests.support.mutations import mutations
 from tests.support.repositories import Sources
-from tests.support.workbench import Workbench
+from tests.support.workbench import FULL, Workbench
 
-FULL = os.environ.get("GLIX_FULL_SWEEP") == "1"
 STEP = 1 if FULL else 48
 """Of so many moments one is tried."""
 CASES = mutations(Sources("", "", "", "", ""))
@@ -24,13 +20,6 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
 ]
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Workbench]:
-    """Where power is lost."""
-    with Workbench() as made:
-        yield made
 
 
 @pytest.mark.parametrize("name", CASES)
