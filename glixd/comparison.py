@@ -9,7 +9,8 @@ from typing import Final
 from glixd import api
 from glixd.backends.git import Git
 from glixd.backends.objects import Entry
-from glixd.backends.repository import Repository, Snapshot
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import Snapshot
 from glixd.draft import unified
 from glixd.errors import invalid
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
-from glixd.backends.repository import FLAKE, LOCK, Snapshot
+from glixd.backends.snapshot import FLAKE, LOCK, Snapshot
 from glixd.errors import GlixError
 from glixd.model.change import manifest_path
 from glixd.model.flakefile import FlakeFile

@@ -15,7 +15,8 @@ from typing import Final
 from glixd.backends.nix import Nix
 from glixd.backends.objects import Commit
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import Repository, Snapshot
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import Snapshot
 from glixd.draft import COMMITTER
 from glixd.errors import Failed
 from glixd.model import document

@@ -12,7 +12,7 @@ from glixd import api
 from glixd.api import Caller
 from glixd.backends.objects import Commit, Content, Entry, Person
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import FLAKE, LOCK
+from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.model.change import Plan, Request, listed
 from glixd.model.lockfile import LockFile
 

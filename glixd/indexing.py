@@ -13,7 +13,8 @@ from glixd.backends.index import Draft, Found, Index, Indexes
 from glixd.backends.nix import INDEX_MEMORY, Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.registry import Registries
-from glixd.backends.repository import LOCK, Repository, Snapshot
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import LOCK, Snapshot
 from glixd.errors import Cancelled, Failed, GlixError
 from glixd.model.lockfile import LockFile
 

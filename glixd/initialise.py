@@ -12,7 +12,8 @@ from pathlib import Path
 import structlog
 
 from glixd.backends import files
-from glixd.backends.repository import FLAKE, LOCK, Repository
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.draft import Draft, Job, commit_of, outcome_of
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker

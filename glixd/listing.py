@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from glixd import api
 from glixd.api import COMMIT_NAME, Order, PackageState
-from glixd.backends.repository import Repository, Snapshot, unknown_host
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import Snapshot, unknown_host
 from glixd.errors import invalid
 from glixd.model.manifest import Manifest, Package
 

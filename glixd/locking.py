@@ -18,7 +18,7 @@ from glixd.backends.git import Git
 from glixd.backends.nix import Nix
 from glixd.backends.objects import REGULAR
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import FLAKE, LOCK, Snapshot
+from glixd.backends.snapshot import FLAKE, LOCK, Snapshot
 from glixd.errors import Failed, Refused
 from glixd.model import lockfile
 from glixd.model.flakefile import FlakeFile

@@ -11,7 +11,8 @@ from typing import Final
 from glixd import api, comparison, history, listing
 from glixd.backends.nix import Contribution
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import LOCK, Repository, Snapshot, unknown_host
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import LOCK, Snapshot, unknown_host
 from glixd.errors import GlixError, NotFound
 from glixd.health import HealthKeeper
 from glixd.model.flakeref import FlakeRef

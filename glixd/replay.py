@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from glixd.backends.objects import PROGRAM, Commit, Content, Person
-from glixd.backends.repository import Repository, Snapshot
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import Snapshot
 from glixd.draft import COMMITTER, Draft, Job
 from glixd.errors import Refused
 from glixd.model.change import Plan, Push, PushedCommit, PushedFile

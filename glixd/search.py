@@ -13,7 +13,8 @@ from glixd.api import Consent
 from glixd.backends.index import LEVELS, Entry, Index, IndexDamaged, Indexes, level_of, words_of
 from glixd.backends.process import Cancellation
 from glixd.backends.registry import Listed, Listing, Registries, Source
-from glixd.backends.repository import LOCK, Repository, Snapshot
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import LOCK, Snapshot
 from glixd.errors import NotFound, invalid
 from glixd.indexing import Indexer, Wanted
 from glixd.model.lockfile import LockFile

@@ -16,17 +16,8 @@ from typing import Final
 
 from glixd import api
 from glixd.backends.objects import Content, Entry
-from glixd.backends.repository import (
-    FLAKE,
-    LOCK,
-    SCRATCH_REF,
-    BranchMoved,
-    Held,
-    Published,
-    Repository,
-    Snapshot,
-    adopted_blob,
-)
+from glixd.backends.repository import SCRATCH_REF, BranchMoved, Held, Published, Repository, adopted_blob
+from glixd.backends.snapshot import FLAKE, LOCK, Snapshot
 from glixd.backends.worktree import LINK
 from glixd.concern import concerned
 from glixd.draft import Draft, Job, commit_of, outcome_of

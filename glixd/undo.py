@@ -20,7 +20,7 @@ from glixd import api
 from glixd.api import Consent
 from glixd.backends.git import Git, LogEntry
 from glixd.backends.objects import REGULAR, Entry
-from glixd.backends.repository import FLAKE, LOCK, Snapshot
+from glixd.backends.snapshot import FLAKE, LOCK, Snapshot
 from glixd.errors import NotFound, Refused
 from glixd.model import document
 from glixd.model.change import SETTINGS, Base, Plan, Restore, Rollback, manifest_path

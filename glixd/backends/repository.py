@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The repository of manifests: its lock, what a commit says, the commit point, publishing and recovery.
+"""The repository of manifests: its lock, the commit point, publishing and recovery.
 
 Everything that glixd keeps of its own stands in `.git/glix`: the lock, a token whose inode marks an `index.lock` as ours,
 a note that refs are being moved, and scratch files. Nothing there is needed to read the repository.
@@ -12,33 +12,28 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from glixd.api import HOST_NAME
 from glixd.backends import files
 from glixd.backends.bell import Bell
 from glixd.backends.git import Git, RefUpdate
+from glixd.backends.gitindex import GitIndex, busy
 from glixd.backends.moving import Moving
-from glixd.backends.objects import PROGRAM, Commit, Entry
+from glixd.backends.objects import Commit, Entry
 from glixd.backends.process import Cancellation, Processes
+from glixd.backends.snapshot import Contents, Snapshot, decoded
 from glixd.backends.worktree import WorkTree, blob_name
 from glixd.errors import Failed, GlixError, NotFound, Refused
-from glixd.model.change import Base, manifest_path
-from glixd.model.flakefile import FlakeFile
-from glixd.model.lockfile import LockFile
-from glixd.model.manifest import Manifest
 from glixd.protocol import ErrorCode
 
 log = structlog.get_logger()
 
-FLAKE: Final = "flake.nix"
-LOCK: Final = "flake.lock"
 SCRATCH_REF: Final = "refs/glix/tx"
 """A commit that is looked at before its commit point."""
 FORMER_REF: Final = "refs/glix/published"
@@ -46,145 +41,12 @@ FORMER_REF: Final = "refs/glix/published"
 BUSY_AFTER: Final = 10.0
 """Seconds to wait for another process that holds the repository."""
 
-MANIFESTS: Final = 4
-"""Manifests of one host that are kept as parsed: what it says now, said before and will say."""
-HOSTS: Final = 4096
-"""Hosts of which something is kept."""
-
-
 Changes = Mapping[str, tuple[Entry | None, Entry | None]]
 """Each file that a commit changes, with what was there and what is there now."""
 
 
 class BranchMoved(Refused):
     """Somebody committed while a change was prepared; the change starts again from there."""
-
-
-class Snapshot:
-    """What one commit says: the managed files and the manifests of the hosts."""
-
-    def __init__(self, repository: Repository, commit: str) -> None:
-        self.commit = commit
-        self._repository = repository
-
-    @property
-    def git(self) -> Git:
-        """Where the commit is read from."""
-        return self._repository.git
-
-    @cached_property
-    def root(self) -> dict[str, Entry]:
-        """The entries of the top folder."""
-        return self._repository.git.tree(f"{self.commit}^{{tree}}")
-
-    @cached_property
-    def hosts(self) -> dict[str, Entry]:
-        """Each host with the entry of its glix.toml; a folder without one is no host."""
-        folder = self.root.get("hosts")
-        return self._repository.hosts_of(folder.oid) if folder and folder.is_tree else {}
-
-    @cached_property
-    def managed(self) -> dict[str, Entry]:
-        """The files that glixd writes, by path."""
-        top = {name: entry for name in (FLAKE, LOCK) if (entry := self.root.get(name))}
-        return top | {manifest_path(host): entry for host, entry in self.hosts.items()}
-
-    def entry(self, path: str) -> Entry | None:
-        """What the commit has at a path."""
-        folder, _, name = path.rpartition("/")
-        return self.git.tree(f"{self.commit}:{folder}").get(name)
-
-    def is_program(self, path: str) -> bool:
-        """Whether a file of the commit is executable."""
-        entry = self.entry(path)
-        return entry is not None and entry.mode == PROGRAM
-
-    def below(self, folder: str) -> dict[str, Entry]:
-        """Every file below a folder, by path."""
-        found: dict[str, Entry] = {}
-        for name, entry in self.git.tree(f"{self.commit}:{folder}").items():
-            path = f"{folder}/{name}"
-            found |= self.below(path) if entry.is_tree else {path: entry}
-        return found
-
-    def data(self, path: str) -> bytes | None:
-        """The bytes of a file of the commit."""
-        found = self._repository.git.read(f"{self.commit}:{path}")
-        return None if found is None or found.kind != "blob" else found.data
-
-    def text(self, path: str) -> str | None:
-        """A text file of the commit."""
-        data = self.data(path)
-        return None if data is None else _decoded(data, path)
-
-    @cached_property
-    def lock(self) -> LockFile:
-        """What flake.lock says."""
-        return LockFile.parse(self.text(LOCK))
-
-    def manifest(self, host: str) -> Manifest:
-        """The manifest of a host; raises UnknownHost with the known ones, or ManifestInvalid."""
-        entry = self.hosts.get(host)
-        if entry is None:
-            raise unknown_host(host, list(self.hosts))
-        return self._repository.manifest_of(entry.oid, manifest_path(host))
-
-    def base(self, adopted: Mapping[str, str], default_system: str) -> Base:
-        """What a change starts from: the files of the commit, with adopted texts in their place."""
-
-        def text(path: str) -> str | None:
-            return adopted.get(path) or self.text(path)
-
-        flake = text(FLAKE)
-        if flake is None or not self.root[FLAKE].is_regular:
-            raise Refused(
-                f"The repository {self._repository.root} has no plain file flake.nix, so it is none that glixd can keep.",
-                hint="Make a new one in another folder: glixctl --dir FOLDER init",
-            )
-        FlakeFile.parse(flake)
-        return Base(flake, text(LOCK), _Manifests(self, adopted), _Texts(self.hosts, text), default_system)
-
-
-class _Manifests(Mapping[str, Manifest]):
-    """The manifests of a commit with the adopted texts in their place, parsed when they are looked at."""
-
-    def __init__(self, snapshot: Snapshot, texts: Mapping[str, str]) -> None:
-        self._snapshot = snapshot
-        self._texts = texts
-
-    def __getitem__(self, host: str) -> Manifest:
-        path = manifest_path(host)
-        if path in self._texts:
-            return Manifest.parse(self._texts[path], path)
-        if host not in self._snapshot.hosts:
-            raise KeyError(host)
-        return self._snapshot.manifest(host)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._snapshot.hosts)
-
-    def __len__(self) -> int:
-        return len(self._snapshot.hosts)
-
-
-class _Texts(Mapping[str, str]):
-    """The text of glix.toml by host, read when it is looked at."""
-
-    def __init__(self, hosts: Mapping[str, object], read: Callable[[str], str | None]) -> None:
-        self._hosts = hosts
-        self._read = read
-
-    def __getitem__(self, host: str) -> str:
-        text = self._read(manifest_path(host))
-        if text is None:
-            raise KeyError(host)
-        return text
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._hosts)
-
-    def __len__(self) -> int:
-        return len(self._hosts)
 
 
 @dataclass(slots=True)
@@ -231,9 +93,8 @@ class Repository:
         self._branch = branch
         self._bell = bell or Bell()
         self._needed = (needed_bytes, needed_inodes)
-        self._hosts: dict[str, dict[str, Entry]] = {}
-        self._host_entries: dict[str, Entry | None] = {}
-        self._manifests: dict[str, dict[str, Manifest]] = {}
+        self.contents = Contents(root, self.git)
+        self.index = GitIndex(self.git, self.folder, self.scratch)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -279,11 +140,11 @@ class Repository:
                 hint="Run: glixctl init",
                 details={"path": str(self.root)},
             )
-        return Snapshot(self, commit)
+        return Snapshot(self.contents, commit)
 
     def at(self, commit: str) -> Snapshot:
         """What that commit says."""
-        return Snapshot(self, commit)
+        return Snapshot(self.contents, commit)
 
     def edits(self, snapshot: Snapshot, *, everything: bool = False) -> dict[str, bytes | None]:
         """What people edited: path → the bytes it has now, None where it is gone.
@@ -300,49 +161,12 @@ class Repository:
 
     def edited_texts(self, snapshot: Snapshot) -> dict[str, str]:
         """The managed files that people edited, as text."""
-        return {path: _decoded(data, path) for path, data in self.edits(snapshot).items() if data is not None}
-
-    def hosts_of(self, tree: str) -> dict[str, Entry]:
-        """The hosts in a `hosts` folder, by the name of its tree."""
-        known = self._hosts.get(tree)
-        if known is None:
-            _bound(self._hosts, 16)
-            entries = sorted(self.git.tree(tree).items())
-            found = {
-                name: self._host_entry(entry) for name, entry in entries if entry.is_tree and HOST_NAME.fullmatch(name)
-            }
-            known = {name: entry for name, entry in found.items() if entry is not None}
-            self._hosts[tree] = known
-        return known
-
-    def manifest_of(self, blob: str, path: str) -> Manifest:
-        """The parsed manifest of that blob; a blob never changes, so it is parsed once."""
-        newest = self._manifests.get(path, {})
-        known = newest.get(blob)
-        if known is None:
-            found = self.git.read(blob)
-            if found is None:
-                raise Failed(
-                    f"The object {blob} of {path} is missing.", code=ErrorCode.READ_ONLY, hint="Run git fsck there."
-                )
-            known = Manifest.parse(_decoded(found.data, path), path)
-            _bound(newest, MANIFESTS)
-            newest[blob] = known
-            if path not in self._manifests:
-                _bound(self._manifests, HOSTS)
-                self._manifests[path] = newest
-        return known
+        return {path: decoded(data, path) for path, data in self.edits(snapshot).items() if data is not None}
 
     @property
     def needed(self) -> tuple[int, int]:
         """The bytes and inodes that have to be free for a change."""
         return self._needed
-
-    @property
-    def index_is_damaged(self) -> bool:
-        """Whether git's index can't be read; recovering writes it anew."""
-        index = self.git.directory / "index"
-        return index.exists() and not _index_intact(index.read_bytes())
 
     @property
     def is_published(self) -> bool:
@@ -370,7 +194,7 @@ class Repository:
             self.git.pending.forget()
             with files.translating(self.root):
                 self.recover(held)
-                self._check_index_lock()
+                self.index.await_unlocked()
                 files.require_space(self.root, *self._needed)
             yield held
         finally:
@@ -400,7 +224,7 @@ class Repository:
         self._moving.clear()  # git ended by itself: a lock that is there is somebody else's
         for lock in self._moving.locks("HEAD", self.branch):
             if lock.exists():
-                raise _busy(lock)
+                raise busy(lock)
         files.explain_full(self.root, *self._needed)
         raise Failed(
             f"git could not move {self.branch}.", code=ErrorCode.READ_ONLY, hint="Run git fsck in the repository."
@@ -464,12 +288,12 @@ class Repository:
         """Finish or undo what an earlier process left; idempotent, and quick when there is nothing to do."""
         self.worktree.rescue()
         self._clean_scratch()
-        self._release_index()
+        self.index.release()
         self._release_refs()
         if not self.exists:
             return
-        if self.index_is_damaged:
-            with self._index(held):
+        if self.index.is_damaged:
+            with self.index.changing(held.keep):
                 pass
         main, published = self.git.ref(self.branch), self._shown()
         if main is not None and main != published:
@@ -502,7 +326,7 @@ class Repository:
 
     def check_index(self) -> None:
         """Recover, where the index can't be read: nothing that asks git about the work tree works without it."""
-        if self.index_is_damaged:
+        if self.index.is_damaged:
             with self.locked():
                 pass
 
@@ -511,13 +335,6 @@ class Repository:
         self.git.close()
 
     # -- helpers -------------------------------------------------------------------------------------------------
-
-    def _host_entry(self, folder: Entry) -> Entry | None:
-        if folder.oid not in self._host_entries:
-            entry = self.git.tree(folder.oid).get("glix.toml")
-            _bound(self._host_entries, HOSTS)
-            self._host_entries[folder.oid] = entry if entry and entry.is_regular else None
-        return self._host_entries.get(folder.oid)
 
     def _take(self, descriptor: int, cancellation: Cancellation | None) -> None:
         deadline = time.monotonic() + BUSY_AFTER
@@ -528,7 +345,7 @@ class Repository:
                 if cancellation:
                     cancellation.check()
                 if time.monotonic() > deadline:
-                    raise _busy(self.folder / "lock") from None
+                    raise busy(self.folder / "lock") from None
                 time.sleep(0.02)
             else:
                 return
@@ -538,7 +355,7 @@ class Repository:
         shows = self.shows_branch()
         if shows:
             diverged = self.worktree.publish(changes, held.expected)
-            with self._index(held) as scratch:
+            with self.index.changing(held.keep) as scratch:
                 self.git.stage({path: new for path, (_, new) in changes.items()}, scratch, keep=held.keep)
         self._note_shown(commit)
         if not (shows and self.shows_branch()):
@@ -570,48 +387,6 @@ class Repository:
         ours = [entry.oid for entry in entries if entry.transaction]
         return {path for oid in ours for path in self.git.changed_paths(f"{oid}~1", oid)}
 
-    @contextlib.contextmanager
-    def _index(self, held: Held) -> Iterator[Path]:
-        """A copy of the index to work on, which takes its place at the end; nobody else writes the index meanwhile."""
-        index, lock, scratch = self.git.directory / "index", self.git.directory / "index.lock", self.scratch / "index"
-        token = self.folder / "token"
-        if not token.exists():
-            files.write_durably(token, b"", 0o600)
-        deadline = time.monotonic() + 2.0
-        while True:
-            try:
-                os.link(token, lock)
-                break
-            except FileExistsError:
-                if time.monotonic() > deadline:
-                    raise _busy(lock) from None
-                time.sleep(0.02)
-        try:
-            if index.exists() and not self.index_is_damaged:
-                shutil.copyfile(index, scratch)
-            else:  # it is a cache
-                log.info("the index of the repository is damaged or not there and is written anew")
-                self.git.read_tree("HEAD", scratch, keep=held.keep)
-            yield scratch
-            scratch.replace(index)
-        finally:
-            lock.unlink(missing_ok=True)
-
-    def _check_index_lock(self) -> None:
-        """A person's commit with an open editor holds the index; wait for their git status, not for their editor."""
-        lock = self.git.directory / "index.lock"
-        deadline = time.monotonic() + 1.0
-        while lock.exists():
-            if time.monotonic() > deadline:
-                raise _busy(lock)
-            time.sleep(0.02)
-
-    def _release_index(self) -> None:
-        lock, token = self.git.directory / "index.lock", self.folder / "token"
-        with contextlib.suppress(FileNotFoundError):
-            if lock.samefile(token):
-                lock.unlink()
-
     def _release_refs(self) -> None:
         """Remove the ref locks of a git of ours that was killed; those of refs/glix are always ours."""
         for name in (SCRATCH_REF, FORMER_REF):
@@ -633,55 +408,3 @@ class Repository:
 def adopted_blob(data: bytes | None, like: str) -> str | None:
     """The name of the blob that an adopted edit is; None for a file that is gone."""
     return None if data is None else blob_name(data, like)
-
-
-def unknown_host(host: str, known: list[str]) -> NotFound:
-    """There is no such host; says which there are."""
-    import difflib
-
-    near = difflib.get_close_matches(host, known, n=1)
-    listed = ", ".join(known[:20]) or "none"
-    hint = f"Did you mean {near[0]}?" if near else f"Add it with: glixctl init --host {host}"
-    return NotFound(
-        f"There is no host {host} in the repository; it has: {listed}.",
-        code=ErrorCode.UNKNOWN_HOST,
-        hint=hint,
-        details={"host": host, "known": known[:100]},
-    )
-
-
-def _decoded(data: bytes, path: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise Refused(
-            f"{path} is no UTF-8 text (byte {error.start}).", code=ErrorCode.MANIFEST_INVALID, details={"path": path}
-        ) from None
-
-
-def _busy(lock: Path) -> Failed:
-    return Failed(
-        f"Somebody else is writing the repository: {lock} exists or is held.",
-        code=ErrorCode.BUSY,
-        hint="Finish the git command or editor that is open there; if none is, remove that file. Then try again.",
-        details={"path": str(lock)},
-    )
-
-
-def _index_intact(data: bytes) -> bool:
-    """Whether the index ends in its own checksum (gitformat-index: a hash of all before it, or zeros when skipped)."""
-    import hashlib
-
-    if data[:4] != b"DIRC":
-        return False
-    for algorithm in (hashlib.sha1, hashlib.sha256):  # the hash is that of the repository's object names
-        width = algorithm(usedforsecurity=False).digest_size
-        if data[-width:] in (bytes(width), algorithm(data[:-width], usedforsecurity=False).digest()):
-            return True
-    return False
-
-
-def _bound(cache: dict[str, Any], limit: int) -> None:
-    """Make room for one more; what came first goes first."""
-    for key in list(cache)[: max(0, len(cache) + 1 - limit)]:
-        cache.pop(key, None)

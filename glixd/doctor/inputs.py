@@ -9,7 +9,7 @@ from typing import Final
 
 from glixd import api
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import FLAKE, LOCK, Snapshot
+from glixd.backends.snapshot import FLAKE, LOCK, Snapshot
 from glixd.doctor.patient import REGENERATE, Check, Patient, doubtful, failed, fine
 from glixd.model.change import listed
 from glixd.model.flakefile import FlakeFile

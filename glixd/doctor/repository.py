@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from glixd import api
-from glixd.backends.repository import FLAKE, Snapshot
+from glixd.backends.snapshot import FLAKE, Snapshot
 from glixd.doctor.patient import REGENERATE, Check, Patient, doubtful, failed, fine
 from glixd.errors import GlixError
 from glixd.model.change import listed
@@ -64,7 +64,7 @@ def branch(patient: Patient) -> Iterator[api.Check]:
 def index(patient: Patient) -> Iterator[api.Check]:
     """The index of git can be read, and nobody holds it."""
     lock = patient.repository.git.directory / "index.lock"
-    if patient.repository.index_is_damaged:
+    if patient.repository.index.is_damaged:
         yield failed(
             "index", "git's index is damaged; nothing is lost by writing it anew", "glixctl regen", fix=REGENERATE
         )

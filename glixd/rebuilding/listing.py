@@ -9,7 +9,8 @@ from typing import Final
 
 from glixd import api
 from glixd.backends.profile import Profile, Running, unknown_generation
-from glixd.backends.repository import FLAKE, LOCK, Repository
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.backends.state import Database
 from glixd.errors import NotFound, Refused
 from glixd.model.generations import Built, Generation

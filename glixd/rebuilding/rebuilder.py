@@ -20,7 +20,8 @@ from glixd import api
 from glixd.backends import activator
 from glixd.backends.activator import Order, Status
 from glixd.backends.profile import Profile
-from glixd.backends.repository import FLAKE, LOCK, Repository
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.culprit import Culprits, blamed
 from glixd.errors import Failed, GlixError, Refused
 from glixd.model.change import Rebuild

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from glixd import api
 from glixd.api import Caller, Policy
-from glixd.backends.repository import unknown_host
+from glixd.backends.snapshot import unknown_host
 from glixd.errors import invalid
 from glixd.model import takeover
 from glixd.model.change import Init, RemoveHost, RenameHost, SetHost

@@ -11,7 +11,8 @@ from glixd.backends.bundles import Uploads
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
-from glixd.backends.repository import Repository, Snapshot, unknown_host
+from glixd.backends.repository import Repository
+from glixd.backends.snapshot import Snapshot, unknown_host
 from glixd.errors import InvalidRequest, Refused
 from glixd.locking import Locker
 from glixd.model.change import ALL_HOSTS, Request

@@ -12,7 +12,7 @@ import rfc8785
 from glixd import api, policy
 from glixd.api import Caller, Policy, Scope
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import Snapshot
+from glixd.backends.snapshot import Snapshot
 from glixd.model.change import Base, Collect, Rebuild, Request
 from glixd.policy import Target
 

@@ -16,7 +16,7 @@ from glixd.backends.index import CLOSE, Index, IndexDamaged, Indexes
 from glixd.backends.nix import Contribution, Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.registry import Listed, Registries
-from glixd.backends.repository import LOCK, Snapshot
+from glixd.backends.snapshot import LOCK, Snapshot
 from glixd.backends.state import Database
 from glixd.errors import Failed
 from glixd.model.lockfile import fingerprint

@@ -15,7 +15,8 @@ import pytest
 
 from glixd.backends.bell import Bell
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import MANIFESTS, Changes, Held, Published, Repository
+from glixd.backends.repository import Changes, Held, Published, Repository
+from glixd.backends.snapshot import MANIFESTS
 from glixd.errors import Cancelled, GlixError, Refused
 from glixd.protocol import ErrorCode
 from tests.support import hermetic
@@ -504,7 +505,7 @@ def test_old_manifests_are_not_kept_in_memory(workshop: Workshop) -> None:
     for number in range(MANIFESTS + 4):
         workshop.run(add(f"package-{number}"))
         entry = repository.snapshot().hosts[HOST]
-        blobs.append((entry.oid, repository.manifest_of(entry.oid, MANIFEST)))
-    kept = [oid for oid, manifest in reversed(blobs) if repository.manifest_of(oid, MANIFEST) is manifest]
+        blobs.append((entry.oid, repository.contents.manifest_of(entry.oid, MANIFEST)))
+    kept = [oid for oid, manifest in reversed(blobs) if repository.contents.manifest_of(oid, MANIFEST) is manifest]
     assert blobs[-1][0] == kept[0]
     assert len(kept) <= MANIFESTS
