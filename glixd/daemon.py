@@ -39,6 +39,7 @@ from glixd.backends.state import Database
 from glixd.backends.store import Store
 from glixd.culprit import Culprits
 from glixd.doctor import Doctor, Patient, has_user
+from glixd.drafting import Drafter
 from glixd.engine import Engine
 from glixd.errors import Failed, GlixError
 from glixd.frontends.dbus import DBusFrontend
@@ -198,10 +199,8 @@ class Daemon:
             preparer=preparer,
             transactor=Transactor(
                 repository,
-                locker,
+                Drafter(repository, locker, default_system=nix.system(), owner_adopts=owner_adopts),
                 machine=settings.host,
-                default_system=nix.system(),
-                owner_adopts=owner_adopts,
                 examine=nix.evaluate_host if settings.mode is Mode.SYSTEM and settings.evaluate else None,
             ),
             culprits=culprits,

@@ -18,10 +18,11 @@ from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation, Processes
 from glixd.backends.repository import Repository
 from glixd.draft import Job
+from glixd.drafting import Drafter, templates
 from glixd.locking import Locker
 from glixd.model.change import Add, Base, Init, Remove, Request, Resolved
 from glixd.model.operations import new_flake, plan_host, regenerated
-from glixd.transaction import Result, Transactor, templates
+from glixd.transaction import Result, Transactor
 from tests.support.hermetic import commit_all, git, write_files
 
 HOST: Final = "laptop"
@@ -103,9 +104,8 @@ class Workshop:
         self.processes = processes(self.state)
         self.repository = self.make(self.root, self.processes, **self.options)
         self.locker = Locker(Nix(self.processes, OwnEvaluator(self.processes, self.root, self.state)))
-        self.transactor = Transactor(
-            self.repository, self.locker, machine=HOST, default_system=SYSTEM, owner_adopts=self.owner_adopts
-        )
+        drafter = Drafter(self.repository, self.locker, default_system=SYSTEM, owner_adopts=self.owner_adopts)
+        self.transactor = Transactor(self.repository, drafter, machine=HOST)
 
     @property
     def git(self) -> Git:
