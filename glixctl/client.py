@@ -45,6 +45,10 @@ START = 15.0
 AFTER_CANCEL = 10.0
 """Seconds for which an interrupted client waits to learn how the transaction ended."""
 
+RETURN = 60.0
+"""Seconds in which a daemon of the system that went away has to come back."""
+PAUSE = 0.1
+
 MODES = ("user", "system")
 TRANSPORTS = ("socket", "bus")
 
@@ -263,17 +267,30 @@ class Client:
         return connection.request("Wait", {"transaction": transaction, "timeout": AFTER_CANCEL}, _ignore)
 
     def _wait(self, transaction: str, on_progress: OnProgress) -> Answer:
+        """The end of a transaction; a daemon of the system that goes away meanwhile, as in its own update, comes back."""
+        patience = RETURN if self.target.mode == "system" else 0.0
+        lost: float | None = None
         while True:
             try:
                 return self._request("Wait", {"transaction": transaction, "timeout": WAIT}, on_progress)
             except ClientError as error:
-                if error.name in _LOST:
-                    raise Unreachable(
-                        f"{error.message} What became of transaction {transaction} is not known here.",
-                        f"`glixctl transaction show {transaction}` looks it up; nothing is half done.",
-                    ) from error
-                if error.name != ErrorCode.TIMED_OUT:
+                if error.name == ErrorCode.TIMED_OUT:
+                    lost = None
+                elif error.name not in _LOST:
                     raise
+                else:
+                    lost = lost or time.monotonic()
+                    if time.monotonic() - lost >= patience:
+                        raise _unknown(error, transaction) from error
+                    self.close()
+                    time.sleep(PAUSE)
+
+
+def _unknown(error: ClientError, transaction: str) -> Unreachable:
+    return Unreachable(
+        f"{error.message} What became of transaction {transaction} is not known here.",
+        f"`glixctl transaction show {transaction}` looks it up; nothing is half done.",
+    )
 
 
 def _open(target: Target) -> Transport:

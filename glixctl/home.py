@@ -27,7 +27,8 @@ def activate(rebuilt: Mapping[str, Any], *, quiet: bool) -> int:
     if owner != rebuilt["home"]:
         output.warning(f"it is put into effect by {rebuilt['home']}, with: {output.escape(program)}")
         return Exit.FAILED
-    done = subprocess.run(_command(program), stdin=subprocess.DEVNULL, check=False)
+    words, environment = command(program, os.environ)
+    done = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         output.warning(f"the activation of the home failed with status {done.returncode}: {output.escape(program)}")
         return Exit.FAILED
@@ -36,10 +37,13 @@ def activate(rebuilt: Mapping[str, Any], *, quiet: bool) -> int:
     return Exit.DONE
 
 
-def _command(program: str) -> list[str]:
+def command(program: str, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """In a unit of the user where there is a manager for units, so that the end of this terminal does not end it."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if not runtime or not os.path.exists(os.path.join(runtime, "systemd", "private")):
-        return [program]
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    bus = os.path.join(runtime, "bus")
+    if not runtime or not os.path.exists(os.path.join(runtime, "systemd", "private")) or not os.path.exists(bus):
+        return [program], dict(environment)
     how = ("--user", "--quiet", "--collect", "--pipe", "--wait", "--service-type=exec")
-    return ["systemd-run", f"--unit={UNIT}", *how, program]
+    # The manager is on the bus of the user, whichever bus the session has.
+    manager = {**environment, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}"}
+    return ["systemd-run", f"--unit={UNIT}", *how, program], manager

@@ -19,6 +19,7 @@ from glixd.model.change import ALL_HOSTS
 from glixd.parts import Parts
 from glixd.protocol import ErrorCode, State, json_code
 from glixd.queue import ALPHABET, now
+from glixd.rebuilding.rebuilder import told_afterwards
 
 log = structlog.get_logger()
 
@@ -89,7 +90,7 @@ class Recovery:
                 return _failed(record, None, message, "Run the same rollback again: it only commits.")
         elif activated.generation is not None:
             self._remember(record, activated.generation)
-        return _ended(record, State.SUCCEEDED, commit)
+        return _ended(told_afterwards(record, activated), State.SUCCEEDED, commit)
 
     def _remember(self, record: api.Transaction, generation: int) -> None:
         rebuilt = record.rebuilding

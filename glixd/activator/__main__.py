@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One connection, one order: check everything, ask polkit, switch, write down how it went.
 
-The connection is standard input. The configuration is the command line, which is root's; of the daemon nothing is believed.
+The connection is standard input. The configuration is the command line and the file of settings, which are root's; of the
+daemon nothing is believed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pwd
 import socket
 import struct
 import sys
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -80,7 +82,7 @@ def _authorise(order: Order, config: argparse.Namespace, connection: socket.sock
         if order.generation is None:
             system.compare(order, config)
         return uid
-    if not authority.is_person(uid):
+    if uid < 1000 or 61184 <= uid <= 65535:  # those of services, and nobody: none of them can log in
         raise Refused(f"uid {uid} is that of a service")
     details = {"action": order.action, "transaction": order.transaction, "host": config.host}
     if order.generation is None:
@@ -121,11 +123,12 @@ def _let_read(descriptor: int, config: argparse.Namespace) -> None:
 
 def _config() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="glixd-activate", description="Activate a built system for glixd.")
+    given = tomllib.loads(file.read_text()) if (file := Path("/etc/glixd/config.toml")).exists() else {}
     for name, place in (word.split("=") for word in _PLACES.split()):
-        parser.add_argument(f"--{name}", type=Path, default=Path(place), help=place)
-    parser.add_argument("--peer", default="glixd", help="the user of the daemon")
-    parser.add_argument("--branch", default="main")
-    parser.add_argument("--host", default=socket.gethostname().partition(".")[0].lower())
+        parser.add_argument(f"--{name}", type=Path, default=Path(given.get(name, place)), help=place)
+    host = socket.gethostname().partition(".")[0].lower()
+    for name, word in {"peer": "glixd", "branch": "main", "host": host}.items():
+        parser.add_argument(f"--{name}", default=given.get(name, word))
     parser.add_argument("--without-systemd", dest="systemd", action="store_false", help="switch without a unit")
     config = parser.parse_args()
     config.uid, config.gid = pwd.getpwnam(config.peer)[2:4]

@@ -39,11 +39,6 @@ def subject_of(caller: str) -> tuple[list[str], int]:
         raise Refused("the caller is gone, so nobody can be asked") from None
 
 
-def is_person(uid: int) -> bool:
-    """Whether a uid is that of somebody who can log in: no root, no service, nobody's."""
-    return uid >= 1000 and not 61184 <= uid <= 65535
-
-
 def ask(action: str, subject: list[str], details: dict[str, str], connection: socket.socket, *, may: bool) -> None:
     """Ask polkit for as long as somebody waits at the connection; raises Refused for every answer but yes."""
     words = ["pkcheck", "--action-id", f"org.glixos.glix1.{action}", *subject]

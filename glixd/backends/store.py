@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,6 @@ class Store:
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        self._polite = _polite(processes.environment)
 
     def roots(self, cancellation: Cancellation) -> dict[str, str]:
         """What keeps paths alive: a link or a process → the path in the store."""
@@ -70,6 +70,17 @@ class Store:
         """Delete generations of a profile; nix refuses the current one."""
         words = ("--profile", os.fspath(profile), "--delete-generations", *map(str, numbers))
         self._run("nix-env", *words, cancellation=cancellation)
+
+    @cached_property
+    def _polite(self) -> list[str]:
+        """The words that let a program give way to everything else, as far as this machine has them and lets us."""
+        path = self._processes.environment.get("PATH")
+        found = []
+        for command in (["ionice", "-c", "3"], ["nice", "-n", "19"]):
+            if shutil.which(command[0], path=path):
+                done = self._processes.run([*command, "true"])
+                found += command if not (done.status or done.stderr) else []
+        return found
 
     def _run(self, *words: str, cancellation: Cancellation) -> Completed:
         done = self._processes.run([*self._polite, *words], cancellation=cancellation)
@@ -128,13 +139,6 @@ def _file_sizes(path: str, seen: set[tuple[int, int]]) -> Iterator[int]:
     if stat.S_ISDIR(facts.st_mode):
         for entry in os.scandir(path):
             yield from _file_sizes(entry.path, seen)
-
-
-def _polite(environment: Mapping[str, str]) -> list[str]:
-    """The words that let a program give way to everything else, as far as this machine has them."""
-    path = environment.get("PATH")
-    words = [("ionice", "-c", "3"), ("nice", "-n", "19")]
-    return [word for command in words if shutil.which(command[0], path=path) for word in command]
 
 
 def _lines(done: Completed) -> list[str]:

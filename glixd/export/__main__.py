@@ -10,12 +10,15 @@ import argparse
 import os
 import pwd
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from glixd.export.copy import Copy, NotExported, Source
 
+SETTINGS: Final = Path("/etc/glixd/config.toml")
+"""Where the administrator says where the repository is, to the daemon too."""
 FIFO: Final = 3
 """The descriptor that systemd hands over."""
 MUCH: Final = 65536
@@ -29,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--history", type=Path, default=Path("/var/lib/glixd-export/history.git"), metavar="DIR")
     parser.add_argument("--branch", default="main", metavar="NAME")
     parser.add_argument("--user", default="glixd", metavar="NAME", help="whom the repository belongs to")
+    if SETTINGS.exists():
+        settings = tomllib.loads(SETTINGS.read_text())
+        parser.set_defaults(**{name: settings[name] for name in ("repository", "branch") if name in settings})
     given = parser.parse_args(argv)
     _silence()
     try:

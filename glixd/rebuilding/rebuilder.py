@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +18,7 @@ import structlog
 
 from glixd import api
 from glixd.backends import activator
-from glixd.backends.activator import Order, Status
+from glixd.backends.activator import Activated, Order, Status
 from glixd.backends.profile import Profile
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import FLAKE, LOCK
@@ -253,9 +253,7 @@ class Rebuilder:
                 restored = self._activation.put_back(order, previous, errand.tell)
                 raise activation.failure(went, previous if restored else None)
             raise activation.failure(went, None)
-        units = told_units(list(went.lines))
-        if activated.failed_units and not (units and units.failed):
-            units = (units or api.UnitChanges()).model_copy(update={"failed": activated.failed_units})
+        units = _units(went.lines, activated)
         reboot = rebuilt.change.reboot if rebuilt.change and request.action is not api.Action.BOOT else ()
         warned = activation.warnings(activated, units, reboot)
         if activated.generation is not None:
@@ -298,6 +296,35 @@ def _told_pending(pending: tuple[str, ...], before: _Before) -> tuple[str, ...]:
     if len(pending) < 2:
         return ()
     return (f"{len(pending)} changes since generation {before.generation}:", *(f"  {line}" for line in pending))
+
+
+def _units(lines: Iterable[str], activated: Activated) -> api.UnitChanges | None:
+    """What became of units: as it was said, and as the activator found it afterwards."""
+    units = told_units(list(lines))
+    if activated.failed_units and not (units and units.failed):
+        return (units or api.UnitChanges()).model_copy(update={"failed": activated.failed_units})
+    return units
+
+
+def told_afterwards(record: api.Transaction, activated: Activated) -> api.Transaction:
+    """The record of a switch that an earlier daemon did not see the end of, with what the activator wrote about it."""
+    rebuilt = api.Rebuilt(
+        action=record.action or api.Action.SWITCH,
+        host=record.host or "",
+        commit=record.rebuilding or "",
+        activated=True,
+        generation=activated.generation,
+        units=_units(activated.tail, activated),
+        reboot_needed=activated.reboot_needed or activated.status is Status.REBOOT_NEEDED,
+    )
+    said = _summary(rebuilt)
+    if record.operation == "Rollback":
+        said = f"{rebuilt.host} is back at generation {activated.generation}"
+    earlier = record.outcome or api.Outcome(summary="", changed=True)
+    summary = "; ".join(filter(None, (earlier.summary, said)))
+    outcome = earlier.model_copy(update={"summary": summary, "changed": True, "rebuild": rebuilt})
+    warned = activation.warnings(activated, rebuilt.units, ())
+    return record.model_copy(update={"outcome": outcome, "warnings": (*record.warnings, *warned)})
 
 
 def _done(rebuilt: api.Rebuilt) -> Result:

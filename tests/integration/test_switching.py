@@ -387,6 +387,9 @@ def test_a_daemon_that_is_stopped_in_an_activation_learns_its_end_when_it_is_bac
         daemon.start()
         ended = daemon.call("Wait", transaction=transaction, timeout=60)
         assert ended["state"] == "succeeded"
+        head = site.git("rev-parse", "--short=7", "HEAD")
+        assert ended["outcome"]["summary"] == f"switched laptop to {head} (generation 1)"
+        assert (rebuilt(ended)["activated"], rebuilt(ended)["generation"]) == (True, 1)
     assert tag(site, 1)["Glix-Transaction"] == transaction
 
 
