@@ -27,7 +27,17 @@ SUITE: Final = "trixie"
 PYTHON: Final = "3.13"
 """What Debian calls python3 in that suite."""
 PACKAGES: Final = (
-    *("systemd", "systemd-sysv", "libpam-systemd", "dbus", "dbus-broker", "polkitd", "pkexec", "procps"),
+    *(
+        "systemd",
+        "systemd-sysv",
+        "libpam-systemd",
+        "dbus",
+        "dbus-user-session",
+        "dbus-broker",
+        "polkitd",
+        "pkexec",
+        "procps",
+    ),
     *("git", "ca-certificates", "python3", "python3-venv"),
     *("gcc", "libc6-dev", "pkg-config", "libsystemd-dev", "python3-dev"),
 )
@@ -100,10 +110,12 @@ def _layered(layer: Path, *, volatile: bool) -> list[str]:
 def boot(image: Image, script: str, shared: Path, *arguments: str, limit: float = 600) -> int:
     """Boot, run SCRIPT as root when everything is up, and return its exit status; SHARED is /shared in the machine."""
     (shared / "run").write_text(script)
+    (shared / "system.conf").write_text(_PATIENCE)
     command = [
         *_layered(image.layer, volatile=True),
         "--console=read-only",
         f"--bind={shared}:/shared",
+        f"--bind-ro={shared / 'system.conf'}:/etc/systemd/system.conf.d/tests.conf",
         f"--bind-ro={image.wheels}:/wheels",
         f"--bind-ro={image.pytest}:/pytest",
         *arguments,
@@ -139,6 +151,11 @@ ExecStart=/bin/bash /shared/run
 StandardOutput=append:/shared/log
 StandardError=inherit
 """
+_PATIENCE: Final = """\
+[Manager]
+DefaultTimeoutStopSec=5s
+"""
+"""How long a program is waited for that does not end: nothing of a test is lost with it."""
 _NIX_CONF: Final = """\
 experimental-features = nix-command flakes
 sandbox = false

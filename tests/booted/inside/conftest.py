@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.booted.inside.machine import drop_in, glixctl, journal, main_pid, run
+from tests.booted.inside.machine import answer, drop_in, glixctl, journal, main_pid, run
 from tests.support.repositories import Sources
 
 PASSWORD: Final = "correct horse"
@@ -25,13 +25,15 @@ RULE: Final = Path("/etc/polkit-1/rules.d/50-glixd-wheel.rules")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def people() -> None:
-    """The users of the machine."""
+def people() -> Iterator[None]:
+    """The users of the machine. Their managers end with the scenarios: at a shutdown they would be waited for."""
     run("groupadd", "--force", "wheel")
     for name, groups in PEOPLE.items():
         run("useradd", "--create-home", "--shell", "/bin/bash", f"--groups={','.join(groups)}", name)
     Path("/etc/glixd/config.toml").write_text(f'host = "{HOST}"\n')
     run("chpasswd", input="".join(f"{name}:{PASSWORD}\n" for name in PEOPLE))
+    yield
+    run("systemctl", "stop", "user@*.service")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,6 +88,16 @@ def repository(sources: Sources) -> Path:
     words = ("--nixpkgs", sources.nixpkgs, "--core", sources.core, "--home-manager", sources.home_manager)
     glixctl("init", "--host", HOST, "--user", "bob", *words)
     return Path("/var/lib/glixd/repo")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tidy() -> Iterator[None]:
+    """Each file of scenarios begins with a host that has no packages."""
+    yield
+    if Path("/var/lib/glixd/repo").exists():
+        names = [package["name"] for package in answer("list", "--all")["packages"]]
+        if names:
+            glixctl("remove", "--no-evaluate", *names)
 
 
 @pytest.fixture

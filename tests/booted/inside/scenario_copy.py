@@ -53,6 +53,7 @@ def test_a_flood_of_rings_stops_nobody_from_listening() -> None:
 
 
 def test_a_change_that_no_pass_was_told_of_is_copied_when_the_daemon_starts() -> None:
+    eventually(_at_rest, "the end of the last pass")
     run("systemctl", "stop", "glixd-export.socket")
     glixctl("add", "ripgrep", "--no-evaluate")
     assert not copied()

@@ -5,11 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import subprocess
-import termios
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +23,7 @@ from tests.booted.inside.machine import (
     session,
     subject,
 )
+from tests.booted.inside.terminal import on_terminal
 
 WITHOUT_AGENT = 12
 """How glixctl ends where a password is needed and nothing could ask for it."""
@@ -144,54 +141,11 @@ def test_every_action_is_registered_with_polkit() -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_a_password_on_a_terminal_installs_what_is_not_trusted(stranger: str) -> None:
-    # systemd-run makes one $ of two.
-    agent = "{ pkttyagent --process $$$$ --notify-fd 9 9>&1 >/dev/tty & } | cat"
-    ask = f'{agent}; exec glixctl add --yes "$1" --name greeting'
-    command = [*session("alice", seat=True), "bash", "-c", ask, "ask", f"{stranger}/greeting.tar.gz"]
-    said = _on_terminal(command, PASSWORD)
+    command = ("glixctl", "add", "--yes", f"{stranger}/greeting.tar.gz", "--name", "greeting")
+    said = on_terminal("alice", *command, passwords=[PASSWORD])
     assert "greeting" in _installed(), said
     assert PASSWORD not in said
     assert not [entry for entry in journal() if PASSWORD in str(entry.get("MESSAGE"))]
-
-
-def _hears_a_password() -> bool:
-    """Whether pkttyagent has got so far that its terminal shows nothing: what is typed before is thrown away."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (folder / "comm").read_text() != "pkttyagent\n":
-                continue
-            number = int((folder / "stat").read_text().rpartition(")")[2].split()[4])
-            descriptor = os.open(f"/dev/pts/{os.minor(number)}", os.O_RDONLY | os.O_NOCTTY)
-            try:
-                return not termios.tcgetattr(descriptor)[3] & termios.ECHO
-            finally:
-                os.close(descriptor)
-    return False
-
-
-def _on_terminal(command: list[str], password: str) -> str:
-    """Run a command on a terminal of its own, answer one question for a password, and return all that was shown."""
-    command = [word if word != "--pipe" else "--pty" for word in command]
-    leader, follower = os.openpty()
-    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True)
-    os.close(follower)
-    said, asked, deadline = "", False, time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if select.select([leader], [], [], 0.2)[0]:
-            try:
-                said += os.read(leader, 4096).decode(errors="replace")
-            except OSError:
-                break
-        elif process.poll() is not None:
-            break
-        if not asked and re.search(r"Password: $", said) and _hears_a_password():
-            os.write(leader, f"{password}\n".encode())
-            asked = True
-    process.wait(PATIENCE)
-    os.close(leader)
-    assert asked, f"no password was asked for:\n{said}"
-    assert process.returncode == 0, said
-    return said
 
 
 @pytest.mark.usefixtures("repository")
