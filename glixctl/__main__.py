@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from glixctl import cli, output
+from glixctl import output, plain
 from glixctl.client import Client, Target
 from glixctl.errors import ClientError
 from glixd.protocol import Exit
@@ -49,7 +49,7 @@ def _run(words: Sequence[str]) -> int:
 
         return complete.run(words[1:])
     try:
-        command, options = cli.parse(words)
+        command, options = plain.parse(words) or _parse(words)
         return _obey(command, options)
     except ClientError as error:
         if "--json" in words:
@@ -59,6 +59,13 @@ def _run(words: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+
+
+def _parse(words: Sequence[str]) -> tuple[Command, Namespace]:
+    """What a command line means that is not plain; prints help and raises SystemExit where it asks for it."""
+    from glixctl import cli  # argparse is slow to load
+
+    return cli.parse(words)
 
 
 def _obey(command: Command, options: Namespace) -> int:

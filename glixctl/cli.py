@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line: which verb is meant, and what its flags say. Flags stand in any order, before or after the verb.
 
-Only the parser of the verb that is named is built. The words are first parted into flags and others by that parser's own
+Plain command lines do not come here: see `plain`. Only the parser of the verb that is named is built. The words are first parted into flags and others by that parser's own
 table, so that `--host list list` and `add firefox --scope=home git` mean what they say.
 """
 
@@ -11,8 +11,8 @@ import argparse
 import sys
 
 from glixctl import commands, output
-from glixctl.client import MODES, TRANSPORTS
 from glixctl.errors import UsageError
+from glixctl.plain import common_flags
 from glixctl.spelling import Spelling
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -70,7 +70,7 @@ def parser_of(verb: str, command: Command) -> Parser:
     examples = [f"  {PROGRAM} {example}\n      {what}" for example, what in command.EXAMPLES]
     parser = Parser(f"{PROGRAM} {verb}", about, "\n".join(["examples:", *examples]))
     command.arguments(parser)
-    _common_flags(parser)
+    common_flags(parser)
     return parser
 
 
@@ -212,16 +212,6 @@ def _options(parser: Parser, flags: Sequence[str], others: Sequence[str]) -> arg
     if extra := [word for word in left if word != "--"]:
         raise UsageError(f"{extra[0]} is one argument too many.", f"`{parser.prog} --help` shows how it is used.")
     return options
-
-
-def _common_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("with every verb")
-    group.add_argument("--json", action="store_true", help="print the answer as one JSON document")
-    group.add_argument("-q", "--quiet", action="store_true", help="no progress, notes or confirmation")
-    group.add_argument("--no-ask", action="store_true", help="never ask for a password")
-    group.add_argument("--mode", choices=MODES, help="your own daemon, or the system's")
-    group.add_argument("--dir", metavar="DIR", help="another repository of yours")
-    group.add_argument("--transport", choices=TRANSPORTS, help="how the daemon is asked")
 
 
 def _without_verb(words: Sequence[str]) -> NoReturn:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
-import json
 import os
 import time
 
-from glixctl import wish
+from glixctl import wire, wish
 from glixctl.errors import UNREACHABLE, ClientError, Disconnected, NotListening, Unreachable, UsageError
 from glixd.protocol import SYSTEM_SOCKET, ErrorCode, State, user_repository, user_socket
 
@@ -109,7 +108,7 @@ class SocketTransport:
         """Send one request and return its result; progress that comes before it goes to `on_progress`."""
         self._id += 1
         request = {"jsonrpc": "2.0", "id": self._id, "method": method, "params": params}
-        self._send(json.dumps(request).encode() + b"\n")
+        self._send(wire.dumps(request).encode() + b"\n")
         while True:
             message = _parsed(self._line())
             if message.get("method") == "Progress":
@@ -333,7 +332,7 @@ def _silent() -> Unreachable:
 
 def _parsed(line: bytes) -> Answer:
     try:
-        message = json.loads(line)
+        message = wire.loads(line)
     except ValueError:
         message = None
     if not isinstance(message, dict):

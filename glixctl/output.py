@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -72,6 +71,8 @@ def line(text: str) -> None:
 
 def document(value: object) -> None:
     """Print `value` as one JSON document; everything beyond ASCII is spelt as JSON spells it."""
+    import json  # for people there are tables
+
     print(json.dumps(value, indent=2))
 
 

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 
-from glixctl import output
+from glixctl import output, wire
 from glixd.protocol import State
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -57,7 +56,7 @@ class Progress:
         if self._quiet:
             return
         if self._documents:
-            output.say(self._stream, json.dumps(event))
+            output.say(self._stream, wire.dumps(event))
             return
         if event.get("phase"):
             self._build(event)

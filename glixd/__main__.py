@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
-from glixd import log, memory, settings
-from glixd.errors import GlixError
+from glixd import lean
+
+with lean.without("rich", "ssl"):
+    import asyncio
+
+    from glixd import log, memory, settings
+    from glixd.errors import GlixError
+
 from glixd.protocol import COMMIT, ERRORS, VERSION, ErrorCode
 
 TAKEN: Final = 75

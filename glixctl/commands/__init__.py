@@ -10,7 +10,7 @@ word in `TASKS`. The words that stand for arguments choose what completes them: 
 
 from __future__ import annotations
 
-from importlib import import_module
+import sys
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ VERBS = tuple(verb for _, verbs in TASKS.values() for verb in verbs)
 
 def load(verb: str) -> ModuleType:
     """The module of a verb, which is a command or a group."""
-    return import_module(f"glixctl.commands.{verb}")
+    name = f"glixctl.commands.{verb}"
+    __import__(name)  # `importlib` would cost every start
+    return sys.modules[name]
 
 
 def members(verb: str) -> Iterator[tuple[str, Command]]:
