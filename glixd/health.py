@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import structlog
@@ -28,6 +28,11 @@ YIELDS: Final = 3
 """How often the evaluation of a host gives way to people, before it runs beside them."""
 
 
+PAUSE: Final = 0.1
+"""Seconds between what asks for an evaluation and its begin: first the answer to the change goes out, to a client that runs
+on the same processors. Changes that follow each other quickly are evaluated once."""
+
+
 class HealthKeeper:
     """Evaluates one host at a time; only the newest commit of a host counts."""
 
@@ -42,7 +47,7 @@ class HealthKeeper:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._yielded: Counter[str] = Counter()
-        self._closed = False
+        self._ending = asyncio.Event()
 
     @property
     def busy(self) -> bool:
@@ -58,7 +63,7 @@ class HealthKeeper:
 
     def evaluate(self, hosts: Iterable[str], commit: str) -> None:
         """Evaluate these hosts at a commit, in the background: in this order, and before what was asked for earlier."""
-        if self._closed:
+        if self._ending.is_set():
             return
         for host in reversed(list(hosts)):
             self._wanted.pop(host, None)
@@ -87,7 +92,7 @@ class HealthKeeper:
 
     async def close(self) -> None:
         """Stop; a host that was not evaluated is unknown until its next change."""
-        self._closed = True
+        self._ending.set()
         self._wanted.clear()
         self._quiet.set()
         if self._current:
@@ -98,6 +103,8 @@ class HealthKeeper:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), PAUSE)
         while self._wanted:
             host, commit = next(reversed(self._wanted.items()))
             if self._people and self._yielded[host] < YIELDS:

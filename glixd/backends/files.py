@@ -8,7 +8,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -77,20 +77,22 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
         file.write(data)
 
 
-def sync_each(paths: Iterable[Path]) -> None:
-    """Wait until files and folders are on the disk; beside each other, since a journal writes what waits in one go."""
-    _beside_each_other(sync_file, paths)
+class Syncing:
+    """Waits until files and folders are on the disk, beside each other: a journal writes what waits in one go.
 
+    The threads are kept, since starting them took 3 ms of the 20 that a change takes in the daemon.
+    """
 
-def sync_each_there(folders: Iterable[Path]) -> None:
-    """The same for folders of which git may take one or the other away, having packed all that was in it, durably."""
-    _beside_each_other(_sync_if_there, folders)
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(SYNCING, thread_name_prefix="sync")
 
+    def each(self, paths: Iterable[Path]) -> None:
+        """Wait for plain files, whoever wrote them."""
+        list(self._threads.map(sync_file, paths))
 
-def _beside_each_other(sync: Callable[[Path], None], paths: Iterable[Path]) -> None:
-    waiting = list(paths)
-    with ThreadPoolExecutor(min(len(waiting), SYNCING) or 1, thread_name_prefix="sync") as threads:
-        list(threads.map(sync, waiting))
+    def each_there(self, folders: Iterable[Path]) -> None:
+        """Wait for folders of which git may take one or the other away, having packed all that was in it, durably."""
+        list(self._threads.map(_sync_if_there, folders))
 
 
 def _sync_if_there(path: Path) -> None:

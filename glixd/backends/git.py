@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -252,37 +252,45 @@ class Git:
 
         Raises Failed when git was killed in the middle, and may have left locks behind.
         """
-        lines = ["start"]
-        for ref, new, old in updates:
-            expected = "0" * len(new) if old is None else old
-            lines.append(f"update {ref} {new} {expected}".rstrip())
-        lines += ["prepare", "commit", ""]
-        done = self._git("update-ref", "--stdin", "-m", "glixd", stdin="\n".join(lines).encode(), keep=keep)
-        if done.status < 0:
-            raise self._failure("update-ref", done)
-        return done.status == 0
+        with self.moving(keep=keep) as move:
+            return move(updates)
+
+    @contextmanager
+    def moving(self, *, keep: Sequence[int]) -> Iterator[Callable[[Iterable[RefUpdate]], bool]]:
+        """The same by a git that starts while something else is done; it moves nothing before it is told what."""
+        argv = self._argv("update-ref", "--stdin", "-m", "glixd")
+        with self._processes.begun(argv, cwd=self.root, environment=ENVIRONMENT, keep=keep) as finish:
+
+            def move(updates: Iterable[RefUpdate]) -> bool:
+                done = finish(_told(updates))
+                if done.status < 0:
+                    raise self._failure("update-ref", done)
+                return done.status == 0
+
+            yield move
 
     def delete_ref(self, ref: str) -> None:
         """Let a ref of ours go, whatever it names; one that is not there is no error."""
         self._git("update-ref", "--no-deref", "-d", ref)
 
-    def stage(self, entries: Mapping[str, Entry | None], index: Path, *, keep: Sequence[int]) -> None:
-        """Set entries of the index file `index`; None takes a path out."""
-        width = max((len(entry.oid) for entry in entries.values() if entry), default=40)
-        lines = [
-            f"{entry.mode} {entry.oid}\t{path}\0" if entry else f"0 {'0' * width}\t{path}\0"
-            for path, entry in entries.items()
-        ]
-        done = self._git(
-            "update-index",
-            "-z",
-            "--index-info",
-            stdin="".join(lines).encode(),
-            keep=keep,
-            environment=self._no_filters() | {"GIT_INDEX_FILE": str(index)},
-        )
-        if done.status:
-            raise self._failure("update-index", done)
+    @contextmanager
+    def staging(self, index: Path, *, keep: Sequence[int]) -> Iterator[Callable[[Mapping[str, Entry | None]], None]]:
+        """Set entries of the index file `index`, None takes a path out; git starts while something else is done."""
+        environment = {**ENVIRONMENT, **self._no_filters(), "GIT_INDEX_FILE": str(index)}
+        argv = self._argv("update-index", "-z", "--index-info")
+        with self._processes.begun(argv, cwd=self.root, environment=environment, keep=keep) as finish:
+
+            def stage(entries: Mapping[str, Entry | None]) -> None:
+                width = max((len(entry.oid) for entry in entries.values() if entry), default=40)
+                lines = [
+                    f"{entry.mode} {entry.oid}\t{path}\0" if entry else f"0 {'0' * width}\t{path}\0"
+                    for path, entry in entries.items()
+                ]
+                done = finish("".join(lines).encode())
+                if done.status:
+                    raise self._failure("update-index", done)
+
+            yield stage
 
     def read_tree(self, commit: str, index: Path, *, keep: Sequence[int]) -> None:
         """Write an index file anew from a commit."""
@@ -459,6 +467,15 @@ class Git:
                 with suppress(BrokenPipeError):
                     pipe.close()
         return words.decode(errors="replace").strip()
+
+
+def _told(updates: Iterable[RefUpdate]) -> bytes:
+    """What moves refs together, in the words of `git update-ref --stdin`."""
+    lines = ["start"]
+    for ref, new, old in updates:
+        expected = "0" * len(new) if old is None else old
+        lines.append(f"update {ref} {new} {expected}".rstrip())
+    return "\n".join([*lines, "prepare", "commit", ""]).encode()
 
 
 def _log_entry(fields: Sequence[str]) -> LogEntry:

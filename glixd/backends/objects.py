@@ -86,6 +86,7 @@ class Pending:
         self._objects = objects
         self._tree = tree
         self._made: dict[str, Object] = {}
+        self._syncing = files.Syncing()
 
     def get(self, oid: str) -> Object | None:
         """An object that was made and is not written yet."""
@@ -143,14 +144,14 @@ class Pending:
         try:
             for oid, path in beside.items():
                 _write_beside(path, zlib.compress(_raw(made[oid].kind, made[oid].data), LEVEL))
-            files.sync_each(beside.values())
+            self._syncing.each(beside.values())
             for oid, path in beside.items():
                 path.replace(places[oid])
         except OSError:
             for path in beside.values():
                 path.unlink(missing_ok=True)
             raise
-        files.sync_each_there(folders)
+        self._syncing.each_there(folders)
 
     def forget(self) -> None:
         """Drop what was made and not written."""

@@ -16,8 +16,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -186,6 +186,30 @@ class Processes:
             )
         except OSError as error:
             raise Failed(f"{os.fspath(argv[0])} can't be started: {error.strerror}.") from error
+
+    @contextmanager
+    def begun(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        keep: Sequence[int] = (),
+    ) -> Iterator[Callable[[bytes], Completed]]:
+        """A program that starts while we do something else: what is yielded gives it its input, and waits for its end.
+
+        One that was given nothing is killed at the end of the context.
+        """
+        child = self.start(argv, cwd=cwd, environment=environment, keep=keep)
+
+        def finish(stdin: bytes) -> Completed:
+            stdout, stderr = child.communicate(stdin)
+            return Completed(child.returncode, stdout, stderr)
+
+        try:
+            yield finish
+        finally:
+            _Group(child, self._kill_after).end()
 
     def _found(self, program: str) -> str:
         found = shutil.which(program, path=self.environment.get("PATH"))

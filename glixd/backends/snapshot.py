@@ -81,6 +81,7 @@ class Snapshot:
     def __init__(self, contents: Contents, commit: str) -> None:
         self.commit = commit
         self._contents = contents
+        self._read: dict[str, bytes | None] = {}
 
     @property
     def git(self) -> Git:
@@ -123,9 +124,11 @@ class Snapshot:
         return found
 
     def data(self, path: str) -> bytes | None:
-        """The bytes of a file of the commit."""
-        found = self._contents.git.read(f"{self.commit}:{path}")
-        return None if found is None or found.kind != "blob" else found.data
+        """The bytes of a file of the commit; a change asks several times for those it touches."""
+        if path not in self._read:
+            found = self._contents.git.read(f"{self.commit}:{path}")
+            self._read[path] = None if found is None or found.kind != "blob" else found.data
+        return self._read[path]
 
     def text(self, path: str) -> str | None:
         """A text file of the commit."""

@@ -252,7 +252,8 @@ def test_entries_are_staged_in_an_index_file_of_its_own(git: Git, root: Path, tm
     index = tmp_path / "index"
     shutil.copyfile(root / ".git" / "index", index)
     changes = git.changed_paths(git.ref("HEAD"), second)
-    git.stage({path: new for path, (_, new) in changes.items()}, index, keep=())
+    with git.staging(index, keep=()) as stage:
+        stage({path: new for path, (_, new) in changes.items()})
     listed = subprocess.run(
         ["git", "-C", root, "ls-files", "--stage"],
         env={**os.environ, "GIT_INDEX_FILE": str(index)},
@@ -361,7 +362,8 @@ def test_nothing_that_the_repository_names_ever_runs(git: Git, root: Path, tmp_p
     assert git.update_refs([RefUpdate("refs/heads/main", second, head)], keep=())
     index = tmp_path / "index"
     shutil.copyfile(root / ".git" / "index", index)
-    git.stage({"a.txt": git.tree(f"{second}^{{tree}}")["a.txt"]}, index, keep=())
+    with git.staging(index, keep=()) as stage:
+        stage({"a.txt": git.tree(f"{second}^{{tree}}")["a.txt"]})
     git.read_tree(second, index, keep=())
     git.merge(root / "a.txt", root / "a.txt", root / "a.txt")
     assert not canary.exists(), canary.read_text()
