@@ -58,18 +58,18 @@ def pending(order: Order, config: Namespace) -> tuple[str, bool]:
 
 
 def compare(order: Order, config: Namespace) -> None:
-    """Refuse a path that is not what another uid makes of the commit."""
+    """Refuse a path that is not what another uid makes, or made, of the commit."""
     listed = git(config, "rev-list", order.commit)
     listed += git(config, "rev-list", "--objects", "--no-object-names", "--no-walk", order.commit)
     pack = git(config, "pack-objects", "--stdout", "--quiet", stdin=listed)
-    job = {"kind": "build", "commit": order.commit, "host": config.host, "dry_run": True}
+    job = {"kind": "path", "commit": order.commit, "host": config.host}
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(os.fspath(config.evaluator))
             connection.sendall(json.dumps({"job": job, "files": [], "pack": len(pack)}).encode() + b"\n" + pack)
-            answer = next(line for line in connection.makefile("rb") if not line.startswith(b"|"))
-            path = json.loads(json.loads(answer)["output"])[0]["outputs"]["out"]
-        except (OSError, ValueError, LookupError, StopIteration, TypeError):
+            answer = json.loads(connection.makefile("rb").readline())
+            path = {0: answer["output"]}[answer["status"]]
+        except (OSError, ValueError, LookupError, TypeError):
             raise Refused("the commit could not be evaluated, so it can't be compared", "EvaluationFailed") from None
     if path != order.path:
         raise Refused("the path is not what the commit evaluates to", "Conflict")

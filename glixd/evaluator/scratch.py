@@ -45,7 +45,7 @@ def write_files(folder: Path, files: Sequence[File], read: Read) -> None:
     """Write the files that come over a connection; none is ever written through a link."""
     links = []
     for file in files:
-        data = _exactly(read, file.size)
+        data = b"".join(exactly(read, file.size))
         target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         if file.mode == "120000":
@@ -69,20 +69,19 @@ def unpack(folder: Path, commit: str, size: int, read: Read, environment: Mappin
 
     git("init", "--quiet", "--template=", "--initial-branch=main", os.fspath(repository))
     at = f"--git-dir={repository / '.git'}"
-    git(at, "index-pack", "--stdin", stdin=_exactly(read, size))
+    git(at, "index-pack", "--stdin", stdin=b"".join(exactly(read, size)))
     git(at, "update-ref", "refs/heads/main", commit)
     return repository
 
 
-def _exactly(read: Read, size: int) -> bytes:
-    parts = []
+def exactly(read: Read, size: int) -> Iterator[bytes]:
+    """So many bytes, in parts as they come."""
     while size:
         part = read(min(size, CHUNK))
         if not part:
             raise EOFError
-        parts.append(part)
+        yield part
         size -= len(part)
-    return b"".join(parts)
 
 
 def _remove_left(parent: Path) -> None:
