@@ -74,7 +74,11 @@ class Figure:
             "ratio": self.ratio,
             "goal": self.goal,
         }
-        return {name: round(value, 4) if isinstance(value, float) else value for name, value in kept.items() if value}
+        return {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in kept.items()
+            if value is not None
+        }
 
 
 @dataclass
@@ -83,6 +87,10 @@ class Report:
 
     figures: list[Figure] = field(default_factory=list)
     show: Callable[[str], None] = print
+
+    def median(self, name: str) -> float | None:
+        """The median of a figure of this run; None where it was not measured."""
+        return next((figure.median for figure in self.figures if figure.name == name), None)
 
     def add(self, figure: Figure) -> None:
         """Keep a figure, and tell it."""
@@ -97,23 +105,30 @@ class Report:
         *,
         baseline: str,
         goals: Mapping[str, float] | None = None,
-        sums: Mapping[str, tuple[str, ...]] | None = None,
+        sums: Mapping[str, Sequence[str | tuple[float, str]]] | None = None,
     ) -> None:
-        """Run cases in turns and keep a figure of each; every ratio is to `baseline`, or to a sum of cases in `sums`."""
+        """Run cases in turns and keep a figure of each.
+
+        Every ratio is to `baseline`, or to what `sums` says: names of cases, each with how often it counts where not once.
+        """
         times = take_turns(cases, rounds)
         medians = {name: statistics.median(values) for name, values in times.items()}
         for name, values in times.items():
-            parts = (sums or {}).get(name, (baseline,))
+            parts = [part if isinstance(part, tuple) else (1.0, part) for part in (sums or {}).get(name, (baseline,))]
             is_base = name == baseline
             self.add(
                 Figure(
                     f"{group}: {name}",
                     values,
-                    baseline=None if is_base else " + ".join(parts),
-                    base=None if is_base else sum(medians[part] for part in parts),
+                    baseline=None if is_base else " + ".join(_times(often, part) for often, part in parts),
+                    base=None if is_base else sum(often * medians[part] for often, part in parts),
                     goal=(goals or {}).get(name),
                 )
             )
+
+
+def _times(often: float, name: str) -> str:
+    return name if often == 1 else f"{often:g} × ({name})"
 
 
 def take_turns(cases: Mapping[str, Case], rounds: int) -> dict[str, tuple[float, ...]]:
@@ -148,7 +163,9 @@ def worse(figures: Sequence[Figure], earlier: Mapping[str, Any]) -> list[str]:
         before = earlier.get(figure.name)
         if not before or before["unit"] != figure.unit:
             continue
-        then = before.get("ratio") or before["median"]
+        then = before.get("ratio", before["median"])
+        if not then or not figure.decisive:
+            continue
         factor = (then / figure.decisive) if figure.rises else (figure.decisive / then)
         if factor > WORSE:
             found.append(f"{figure.name}: {figure.decisive:.2f}, was {then:.2f} ({factor:.2f} times as bad)")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.measure import Figure, Report
-from tests.bench.world import World
+from tests.bench.world import World, running
 from tests.support.daemon import RpcClient, RunningDaemon, new_site
 from tests.support.hermetic import MINI_NIXPKGS, make_git_flake
 
@@ -126,7 +126,11 @@ def among_names(report: Report, world: World, names: int, rounds: int) -> None:
     folder = world.folder / "search"
     sources = replace(world.sources, nixpkgs=many_packages(folder, names))
     group = f"search: {names} names"
-    with new_site(folder / "site", world.nix) as site, RunningDaemon(site) as daemon, daemon.connect() as client:
+    with (
+        new_site(folder / "site", world.nix) as site,
+        running(RunningDaemon(site)) as daemon,
+        daemon.connect() as client,
+    ):
         daemon.done("Init", **site.init_parameters(sources), evaluate=False)
         peaks, begin = Peaks(), time.perf_counter()
         with peaks.watching(daemon.pid):

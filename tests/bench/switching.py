@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Building, switching and going back, against the nix commands that do the same by hand.
 
-Every round builds a commit of its own, once by hand and once through glixd, since what is built already costs nothing. Here
-root asks, and the activator then evaluates the commit once more to compare; for everybody else it asks polkit instead.
+Every round builds a commit of its own, once by hand and once through glixd, since what is built already costs nothing. As on
+a system, the evaluator builds for glixd. Here root asks, and the activator then asks the evaluator what it made of the commit;
+for everybody else it asks polkit instead.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Final
 
-from tests.bench.measure import Case, Report
-from tests.bench.world import QUIET, Client, World
+from tests.bench.measure import Case, Figure, Report
+from tests.bench.world import QUIET, Client, World, running
 from tests.support.daemon import RunningDaemon, Site
 from tests.support.hermetic import quoted
 from tests.support.switching import Machine, switchable
@@ -32,7 +33,9 @@ def switching(report: Report, world: World, rounds: int) -> None:
     with (
         world.site("switching") as site,
         switchable(site) as machine,
-        RunningDaemon(site, extra=QUIET) as daemon,
+        running(
+            RunningDaemon(site, extra={**QUIET, "GLIXD_EVALUATOR": f"{machine.programs.evaluator.path}"})
+        ) as daemon,
     ):
         client = Client(site)
         hand = _Hand(site, machine)
@@ -51,6 +54,7 @@ def switching(report: Report, world: World, rounds: int) -> None:
             "glixctl rebuild": fresh(lambda: client("rebuild")),
         }
         report.interleaved("switching", cases, rounds, baseline=BY_HAND)
+        _beyond(report, "switching: glixctl rebuild", f"switching: {BY_HAND}", 1.05, 100.0)
         first, second = _two_generations(daemon, site)
         turn = count()
         cases = {
@@ -58,6 +62,44 @@ def switching(report: Report, world: World, rounds: int) -> None:
             "glixctl rollback --to": _rolling(client, first, second),
         }
         report.interleaved("going back", cases, rounds, baseline=BACK_BY_HAND)
+        _beyond(report, "going back: glixctl rollback --to", f"going back: {BACK_BY_HAND}", 1.2, 50.0)
+        _phases(report, daemon, fresh, rounds)
+
+
+def _beyond(report: Report, name: str, base: str, times: float, goal: float) -> None:
+    """How much longer than so many times the baseline something takes."""
+    took, by_hand = report.median(name), report.median(base)
+    if took is not None and by_hand is not None:
+        report.add(Figure(f"{name}, beyond {times:g} × by hand", (max(0.0, took - times * by_hand),), goal=goal))
+
+
+def _phases(report: Report, daemon: RunningDaemon, fresh: Callable[[Case], Case], rounds: int) -> None:
+    """When a rebuild is where, as whoever waits for it is told; ten times a second at most, so by as much too late."""
+    marks: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        fresh(lambda: _watched(daemon, marks))()
+    for name, values in marks.items():
+        report.add(Figure(f"phases of a rebuild: {name}", tuple(values)))
+
+
+def _watched(daemon: RunningDaemon, marks: dict[str, list[float]]) -> float:
+    began = time.perf_counter()
+    seen: set[str] = set()
+    with daemon.connect() as client:
+        number = client.send("Wait", transaction=client.call("Rebuild", action="switch")["transaction"], timeout=600)
+        while (message := client.receive()).get("id") != number:
+            told = message.get("params", {})
+            step = str(told.get("step", ""))
+            reached = {"building": "the build begins", "activating": "built, and the activator is asked"}
+            mark = (
+                "allowed, and switching" if told.get("state") == "activating" else reached.get(step.partition(" ")[0])
+            )
+            if mark and mark not in seen:
+                seen.add(mark)
+                marks.setdefault(mark, []).append((time.perf_counter() - began) * 1000)
+    took = time.perf_counter() - began
+    marks.setdefault("done", []).append(took * 1000)
+    return took
 
 
 class _Hand:

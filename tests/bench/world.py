@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.support.daemon import RunningDaemon, Site, Template, glixctl_command, new_site
-from tests.support.hermetic import HermeticNix, commit_all, git, write_files
+from tests.support.hermetic import HermeticNix, commit_all, write_files
 from tests.support.repositories import Sources, generated_host
 
 MANIFEST: Final = "hosts/laptop/glix.toml"
@@ -36,7 +37,8 @@ class World:
         """Make a nix, the stand-ins for public flakes, and a repository to copy."""
         nix = HermeticNix(folder / "nix")
         sources = Sources.make(folder / "sources")
-        return cls(folder, nix, sources, Template.make(folder / "template", nix, sources))
+        with redirect_stdout(io.StringIO()):  # the log of the daemon that makes it
+            return cls(folder, nix, sources, Template.make(folder / "template", nix, sources))
 
     @contextmanager
     def site(self, name: str, *, packages: int = 0, hosts: int = 1) -> Iterator[Site]:
@@ -60,10 +62,21 @@ class World:
         """A daemon on such a repository, with its regions written."""
         with (
             self.site(name, packages=packages, hosts=hosts) as site,
-            RunningDaemon(site, bus=bus, extra={**QUIET, **(extra or {})}) as daemon,
+            running(RunningDaemon(site, bus=bus, extra={**QUIET, **(extra or {})})) as daemon,
         ):
             daemon.run("Regenerate", evaluate=False)
             yield daemon
+
+
+@contextmanager
+def running(daemon: RunningDaemon) -> Iterator[RunningDaemon]:
+    """A daemon that is started and ended, and of which the log is not printed."""
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        with redirect_stdout(io.StringIO()):
+            daemon.__exit__(*sys.exc_info())
 
 
 def timed(argv: Sequence[str], environment: Mapping[str, str], *, cwd: Path | None = None, status: int = 0) -> float:
@@ -118,7 +131,3 @@ class CommitOnly:
             manifest.write(f"# {self._number}\n")
         words = ["git", "-c", "gc.auto=0", "commit", "--quiet", "--message", "Change", "--only", "--", MANIFEST]
         return timed(words, self._environment, cwd=self._folder)
-
-    def names(self) -> str:
-        """The head of the repository, to show that commits were made."""
-        return git(self._folder, "rev-parse", "HEAD")
