@@ -70,6 +70,7 @@ class Searcher:
             matches=tuple(_marked(match, installed) for match in page[: asked.limit]),
             next=last if len(page) > asked.limit else None,
             index=state,
+            near=() if page else self._near(query, asked.host),
         )
 
     def index(self, host: str | None) -> api.IndexStatus:
@@ -171,6 +172,14 @@ class Searcher:
             return []
         names = self._preparer.names(host or self._default_host, Cancellation())
         return [(level, name) for name in names if (level := level_of(query, name, "")) is not None]
+
+
+    def _near(self, query: str, host: str | None) -> tuple[str, ...]:
+        """What may have been meant by a word that nothing fits; nothing behind the last page of what fits."""
+        if not words_of(query) or " " in query:
+            return ()
+        found = self._preparer.near(query, host or self._default_host, Cancellation())
+        return tuple(name for name in found if level_of(query, name, "") is None)
 
 
 def _of_registry(one: Listed) -> api.Match:

@@ -74,7 +74,8 @@ def _refresh(options: Namespace, client: Client) -> None:
 
 def _tell(options: Namespace, answer: dict[str, Any]) -> None:
     if not answer["matches"]:
-        output.note("nothing fits")
+        near = answer.get("near") or ()
+        output.note("nothing fits" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     if following := answer.get("next"):
         output.note(f"there is more; go on with --offset {following}")
     match answer["index"]:

@@ -196,6 +196,9 @@ class Matches(Value):
     index: str = Field(
         description="ready; or building, failed or absent: then older or fewer facts were searched, at least the names."
     )
+    near: tuple[str, ...] = Field(
+        (), description="Where nothing fits a single word: the known names that are spelt most like it."
+    )
 
 
 class IndexStatus(Value):

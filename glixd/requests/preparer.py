@@ -55,6 +55,11 @@ class Preparer:
         snapshot = self._tools.repository.snapshot()
         return self._tools.asking(snapshot, host, snapshot.manifest(host), cancellation).names()
 
+    def near(self, name: str, host: str, cancellation: Cancellation) -> list[str]:
+        """The names that are known on a host and spelt most like `name`."""
+        snapshot = self._tools.repository.snapshot()
+        return self._tools.asking(snapshot, host, snapshot.manifest(host), cancellation).near(name)
+
     def _context(self, caller: Caller, cancellation: Cancellation) -> Context:
         snapshot = self._tools.repository.snapshot()
         edits = self._tools.repository.edited_texts(snapshot) if self._owner_adopts else {}

@@ -170,6 +170,21 @@ def test_unknown_names_get_suggestions_from_the_index(daemon: RunningDaemon) -> 
     assert (error["name"], error["details"]["closest"]) == ("UnknownPackage", ["firefox"])
 
 
+def test_a_search_that_finds_nothing_suggests_what_is_spelt_alike(daemon: RunningDaemon) -> None:
+    indexed(daemon)
+    assert daemon.call("Search", query="fierfox") == {"matches": [], "index": "ready", "near": ["firefox"]}
+    for query, offset in (("firefox", 0), ("firefox", 5), ("web brwoser", 0), ("§", 0), ("zzzzzzzz", 0)):
+        assert daemon.call("Search", query=query, offset=offset)["near"] == []
+    done = daemon.site.glixctl("search", "fierfox")
+    assert (done.returncode, done.stderr) == (4, "glixctl: nothing fits; did you mean firefox?\n")
+    assert json.loads(daemon.site.glixctl("search", "fierfox", "--json").stdout)["near"] == ["firefox"]
+
+
+def test_without_an_index_it_suggests_names_that_nixpkgs_has(site: Site) -> None:
+    with RunningDaemon(site, extra=NO_INDEX) as daemon:
+        assert daemon.call("Search", query="fierfox")["near"] == ["firefox"]
+
+
 def test_work_for_the_background_yields_and_has_little_memory() -> None:
     words = ["sh", "-c", "read line; ulimit -v; nice"]
     done = Processes({"PATH": "/usr/bin:/bin"}).run(words, stdin=b"now\n", memory=512 * 1024 * 1024)
