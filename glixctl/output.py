@@ -101,7 +101,7 @@ def print_fields(fields: Mapping[str, object], indent: str = "") -> None:
 
 def print_diff(text: str) -> None:
     """Print a unified diff, coloured on a terminal."""
-    for shown in _diff_lines(text):
+    for shown in _diff_lines(text) if text else ():
         print(shown)
 
 

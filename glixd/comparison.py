@@ -10,7 +10,7 @@ from glixd import api
 from glixd.backends.git import Git
 from glixd.backends.objects import Entry
 from glixd.backends.repository import Repository
-from glixd.backends.snapshot import Snapshot
+from glixd.backends.snapshot import Snapshot, unknown_host
 from glixd.draft import unified
 from glixd.errors import invalid
 
@@ -28,7 +28,10 @@ def page(repository: Repository, newest: Snapshot, asked: api.DiffParameters) ->
     commit = _commit(repository.git, newest, asked.commit, "commit")
     changed = _since(repository, newest, before) if commit is None else _between(repository.git, before, commit)
     folder = f"hosts/{asked.host}/" if asked.host else ""
-    wanted = sorted(path for path in changed if path.startswith(folder) and path > (asked.after or ""))
+    ours = [path for path in changed if path.startswith(folder)]
+    if asked.host and not ours and asked.host not in newest.hosts:
+        raise unknown_host(asked.host, sorted(newest.hosts))
+    wanted = sorted(path for path in ours if path > (asked.after or ""))
     files: list[str] = []
     diff = ""
     for path in wanted:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import itertools
 import re
 from collections.abc import Iterator
@@ -12,20 +13,24 @@ from typing import Any, Final
 
 from glixd import api
 from glixd.backends.git import Git, LogEntry
-from glixd.errors import invalid
+from glixd.backends.snapshot import Snapshot
+from glixd.errors import NotFound, invalid
 from glixd.model.change import manifest_path
 from glixd.model.manifest import key_pattern, read_toml
+from glixd.protocol import ErrorCode
 
 SEARCHED: Final = 10_000
 """Commits of a manifest among which those of one package are looked for."""
 _NOTHING: Final = re.compile(r"\s*(#.*)?")
 
 
-def page(git: Git, head: str, default_host: str, asked: api.HistoryParameters) -> api.Histories:
-    """One page of what is asked, of the commits that lead to `head`."""
-    start = head if asked.before is None else _parent(git, asked.before)
+def page(git: Git, newest: Snapshot, default_host: str, asked: api.HistoryParameters) -> api.Histories:
+    """One page of what is asked; raises UnknownHost or NotInstalled for what has no history and is not there."""
+    start = newest.commit if asked.before is None else _parent(git, asked.before)
     found = _entries(git, start, default_host, asked) if start else iter(())
     entries = list(itertools.islice(found, asked.limit + 1))
+    if not entries and next(_entries(git, newest.commit, default_host, asked), None) is None:
+        _require(newest, default_host, asked)
     shown = entries[: asked.limit]
     following = shown[-1].oid if len(entries) > asked.limit else None
     return api.Histories(entries=tuple(map(_told, shown)), next=following)
@@ -40,6 +45,23 @@ def _entries(git: Git, start: str, default_host: str, asked: api.HistoryParamete
     for entry in git.log(start, limit=SEARCHED, paths=(path,)):
         if _said(git, f"{entry.oid}:{path}", asked.name) != _said(git, f"{entry.oid}~1:{path}", asked.name):
             yield entry
+
+
+def _require(newest: Snapshot, default_host: str, asked: api.HistoryParameters) -> None:
+    """See that what no commit touched is there at all."""
+    host = asked.host or default_host
+    if asked.name is None and asked.host is None:
+        return
+    packages = newest.manifest(host).packages
+    if asked.name is None or asked.name in packages:
+        return
+    near = difflib.get_close_matches(asked.name, packages, n=3)
+    raise NotFound(
+        f"No change ever touched a package {asked.name} of {host}.",
+        code=ErrorCode.NOT_INSTALLED,
+        hint=f"Did you mean {' or '.join(near)}?" if near else f"See every change: glixctl history --host {host}",
+        details={"name": asked.name, "host": host, "closest": list(near)},
+    )
 
 
 def _parent(git: Git, commit: str) -> str | None:

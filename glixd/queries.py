@@ -131,7 +131,7 @@ class Queries:
 
     def history(self, asked: api.HistoryParameters) -> api.Histories:
         """Commits, the newest first."""
-        return history.page(self._repository.git, self._repository.snapshot().commit, self._default_host, asked)
+        return history.page(self._repository.git, self._repository.snapshot(), self._default_host, asked)
 
     def diff(self, asked: api.DiffParameters) -> api.Difference:
         """What differs between two commits, or between a commit and the work tree."""

@@ -173,7 +173,6 @@ class Searcher:
         names = self._preparer.names(host or self._default_host, Cancellation())
         return [(level, name) for name in names if (level := level_of(query, name, "")) is not None]
 
-
     def _near(self, query: str, host: str | None) -> tuple[str, ...]:
         """What may have been meant by a word that nothing fits; nothing behind the last page of what fits."""
         if not words_of(query) or " " in query:

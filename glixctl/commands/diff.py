@@ -52,8 +52,10 @@ def run(options: Namespace, client: Client) -> int:
         answer = _joined(answer, client.call("Diff", again))
     if options.json:
         output.document(answer)
-    else:
+    elif answer["diff"]:
         output.page_diff(answer["diff"])
+    elif not options.quiet:
+        output.note("nothing differs" if options.before else "nothing was edited since the last commit")
     return Exit.DONE
 
 

@@ -49,7 +49,10 @@ def run(options: Namespace, client: Client) -> int:
         (output.short(entry["commit"]), output.moment(entry["time"]), entry["author"], _subject(entry))
         for entry in answer["entries"]
     ]
-    output.print_table(("COMMIT", "TIME (UTC)", "AUTHOR", "SUBJECT"), rows)
+    if rows:
+        output.print_table(("COMMIT", "TIME (UTC)", "AUTHOR", "SUBJECT"), rows)
+    elif not options.quiet:
+        output.note("no commits")
     return Exit.DONE
 
 

@@ -49,7 +49,10 @@ class List:
         if options.json:
             output.document(answer)
             return Exit.DONE
-        output.print_table(HEADER, (_row(entry) for entry in answer["transactions"]))
+        if answer["transactions"]:
+            output.print_table(HEADER, (_row(entry) for entry in answer["transactions"]))
+        elif not options.quiet:
+            output.note("no transactions")
         return Exit.DONE
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from glixd import api, comparison, history
-from glixd.errors import InvalidRequest
+from glixd.errors import InvalidRequest, NotFound
+from glixd.protocol import ErrorCode
 from tests.support.hermetic import commit_all, git, write_files
 from tests.support.plain import MANIFEST, Workshop, add, make_plain_repository, remove
 
@@ -32,7 +33,7 @@ def workshop(root: Path, tmp_path: Path) -> Iterator[Workshop]:
 def told(workshop: Workshop, **asked: Any) -> api.Histories:
     parameters = api.parse(api.operation("History"), asked)
     assert isinstance(parameters, api.HistoryParameters)
-    return history.page(workshop.git, workshop.repository.snapshot().commit, "laptop", parameters)
+    return history.page(workshop.git, workshop.repository.snapshot(), "laptop", parameters)
 
 
 def subjects(workshop: Workshop, **asked: Any) -> list[str]:
@@ -60,8 +61,40 @@ def test_history_of_a_package_has_the_commits_that_changed_it_whoever_made_them(
     workshop.run(remove("git"))
     assert subjects(workshop, name="git") == ["remove laptop: git", "Another git", "add laptop: git, zsh"]
     assert subjects(workshop, name="zsh") == ["remove laptop: zsh", "add laptop: git, zsh"]
-    assert subjects(workshop, name="nothing") == []
-    assert subjects(workshop, name="git", host="pi") == []
+
+
+def test_what_never_was_has_no_history_and_what_is_gone_has(workshop: Workshop, root: Path) -> None:
+    workshop.run(add("git"))
+    workshop.run(remove("git"))
+    with pytest.raises(NotFound, match="No change ever touched a package gti of laptop") as caught:
+        told(workshop, name="gti")
+    assert (caught.value.code, caught.value.details["closest"]) == (ErrorCode.NOT_INSTALLED, [])
+    workshop.run(add("git"))
+    with pytest.raises(NotFound) as caught:
+        told(workshop, name="gti", before=workshop.repository.snapshot().commit)
+    assert caught.value.hint == "Did you mean git?"
+    for name in (None, "git"):
+        with pytest.raises(NotFound, match="no host laptpo") as caught:
+            told(workshop, host="laptpo", **({"name": name} if name else {}))
+        assert caught.value.code is ErrorCode.UNKNOWN_HOST
+    first = told(workshop, name="git").entries[-1].commit
+    assert told(workshop, name="git", before=first).entries == ()
+    commit(root, {"hosts/pi/glix.toml": "schema = 1\n"}, "Another host")
+    with pytest.raises(NotFound, match="of pi"):
+        told(workshop, name="git", host="pi")
+    git(root, "rm", "-qr", "hosts/pi")
+    commit(root, {}, "It is sold")
+    assert subjects(workshop, host="pi") == ["It is sold", "Another host"]
+
+
+def test_the_difference_of_a_host_that_never_was_is_none(workshop: Workshop, root: Path) -> None:
+    before = commit(root, {"hosts/pi/glix.toml": "schema = 1\n"}, "Another host")
+    git(root, "rm", "-qr", "hosts/pi")
+    commit(root, {}, "It is sold")
+    assert diff(workshop, before=before, host="pi").files == ("hosts/pi/glix.toml",)
+    assert diff(workshop, host="laptop").files == ()
+    with pytest.raises(NotFound, match="no host nosuch"):
+        diff(workshop, before=before, host="nosuch")
 
 
 def test_history_of_a_package_in_an_unusual_layout(workshop: Workshop, root: Path) -> None:
@@ -134,7 +167,6 @@ def test_diff_without_a_commit_shows_what_was_edited_by_hand(workshop: Workshop,
     assert "-one\n+two\n" in found.diff
     assert "+# mine\n" in found.diff
     assert diff(workshop, host="laptop").files == (MANIFEST,)
-    assert diff(workshop, host="pi").files == ()
 
 
 def test_diff_shows_a_file_that_is_gone(workshop: Workshop, root: Path) -> None:

@@ -683,3 +683,30 @@ def test_doctor_without_a_daemon_has_one_finding(runtime: Path, capsys: pytest.C
     (found,) = json.loads(capsys.readouterr().out)["checks"]
     assert (found["name"], found["status"]) == ("daemon", "FAIL")
     assert found["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "answer", "said"),
+    [
+        (["history"], "History", {"entries": []}, "no commits"),
+        (["diff"], "Diff", {"diff": "", "files": []}, "nothing was edited since the last commit"),
+        (["diff", "1a2b3c4"], "Diff", {"diff": "", "files": []}, "nothing differs"),
+        (["transaction", "list"], "ListTransactions", {"transactions": []}, "no transactions"),
+        (["list"], "List", {"packages": []}, "no packages"),
+        (["inputs"], "ListInputs", {"inputs": []}, "no inputs"),
+    ],
+)
+def test_where_there_is_nothing_a_note_says_so_instead_of_an_empty_table(
+    daemon: Daemon,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    method: str,
+    answer: dict[str, Any],
+    said: str,
+) -> None:
+    daemon.play(method, answer)
+    assert main(words) == 0
+    assert (told := capsys.readouterr()).out == ""
+    assert told.err == f"glixctl: {said}\n"
+    assert main([*words, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
