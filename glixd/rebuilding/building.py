@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -89,6 +90,9 @@ class Building:
         self._tracker = Tracker(clock())
         self._next = 0.0
         self._said: list[str] = []
+        self._lock = threading.Lock()
+        self._late: threading.Timer | None = None
+        """Tells what was held back because it came too soon after the last report, when nothing else does."""
 
     def build(self, commit: str, host: str, cancellation: Cancellation) -> Built:
         """Build; raises EvaluationFailed, BuildFailed with the derivation and its last lines, or Cancelled."""
@@ -108,27 +112,43 @@ class Building:
         return replace(planned(self._said), derivation=product.derivation, output=str(product.path))
 
     def _run(self, commit: str, host: str, cancellation: Cancellation, *, dry_run: bool) -> Product:
-        self._report(force=True)
+        self._tell_all()
         try:
             return self._builder.build(
                 commit, host, user=self._user, dry_run=dry_run, on_line=self._hear, cancellation=cancellation
             )
         except Failed as error:
-            self._report(force=True)
+            self._tell_all()
             if error.code not in (ErrorCode.EVALUATION_FAILED, ErrorCode.BUILD_FAILED):
                 raise
             raise self._failure(host, commit) from error
         finally:
-            self._report(force=True)
+            self._tell_all()
 
     def _hear(self, line: bytes) -> None:
-        self._tracker.feed(line.decode(errors="replace").rstrip("\n"), self._clock())
-        self._report(force=False)
+        with self._lock:
+            now = self._clock()
+            self._tracker.feed(line.decode(errors="replace").rstrip("\n"), now)
+            if now >= self._next:
+                self._report(now)
+            elif self._late is None:
+                self._late = threading.Timer(self._next - now, self._tell_late)
+                self._late.daemon = True
+                self._late.start()
 
-    def _report(self, *, force: bool) -> None:
-        now = self._clock()
-        if not force and now < self._next:
-            return
+    def _tell_late(self) -> None:
+        with self._lock:
+            if self._late is not None:
+                self._report(self._clock())
+
+    def _tell_all(self) -> None:
+        with self._lock:
+            self._report(self._clock())
+
+    def _report(self, now: float) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         self._next = now + INTERVAL
         lines = self._tracker.lines()
         self._said += lines
