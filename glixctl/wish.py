@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from glixd.protocol import SYSTEM_WISHES
+from glixd.protocol import SYSTEM_SETTINGS, SYSTEM_WISHES
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def wants(mode: str, method: str, params: Mapping[str, Any], uid: int) -> bool:
+def wants(mode: str, method: str, params: Mapping[str, Any], uid: int, settings: str = SYSTEM_SETTINGS) -> bool:
     """Whether this is root, who wants the machine switched."""
-    switches = bool(params.get("apply")) or method in ("Rebuild", "Rollback")
-    return uid == 0 and mode == "system" and switches and not params.get("dry_run")
+    if uid != 0 or mode != "system" or params.get("dry_run"):
+        return False
+    if params.get("unattended"):
+        return _switches_unattended(settings)
+    return bool(params.get("apply")) or method in ("Rebuild", "Rollback")
 
 
 def say(transaction: str, folder: str = SYSTEM_WISHES) -> None:
@@ -32,3 +35,14 @@ def take_back(transaction: str, folder: str = SYSTEM_WISHES) -> None:
             os.unlink(os.path.join(folder, transaction))
         except OSError:
             return  # it was heard
+
+
+def _switches_unattended(settings: str) -> bool:
+    """Whether the administrator has updates switched to that nobody watches; whoever has them staged wants no switch."""
+    import tomllib  # slow to load, and needed by a timer alone
+
+    try:
+        with open(settings, "rb") as file:
+            return tomllib.load(file).get("auto_update") == "switch"
+    except (OSError, ValueError):
+        return False

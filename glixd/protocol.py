@@ -265,6 +265,7 @@ def json_code(code: ErrorCode) -> int:
 
 SYSTEM_SOCKET: Final = "/run/glixd/rpc.sock"
 SYSTEM_REPOSITORY: Final = "/var/lib/glixd/repo"
+SYSTEM_SETTINGS: Final = "/etc/glixd/config.toml"
 SYSTEM_WISHES: Final = "/run/glixd-activate"
 """Where root says which transactions of its own may switch the machine."""
 SYSTEM_EXPORT: Final = "/etc/glixos"

@@ -25,6 +25,7 @@ from glixd.protocol import (
     MAX_PENDING,
     MAX_PENDING_PER_UID,
     SYSTEM_REPOSITORY,
+    SYSTEM_SETTINGS,
     SYSTEM_SOCKET,
     user_repository,
     user_socket,
@@ -264,7 +265,7 @@ def _defaults(mode: Mode, merged: Mapping[str, Any], environment: Mapping[str, s
 
 def _config_path(mode: Mode, environment: Mapping[str, str]) -> str:
     if mode is Mode.SYSTEM:
-        return "/etc/glixd/config.toml"
+        return SYSTEM_SETTINGS
     home = environment.get("HOME") or os.path.expanduser("~")
     return os.path.join(environment.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "glixd", "config.toml")
 

@@ -11,6 +11,10 @@ let
   settings = {
     inherit (cfg) repository host;
     idle_exit = cfg.idleExit;
+  } // lib.optionalAttrs cfg.autoUpdate.enable {
+    auto_update = cfg.autoUpdate.action;
+    auto_update_inputs = cfg.autoUpdate.inputs;
+    auto_update_age = cfg.autoUpdate.age;
   } // cfg.settings;
   file = (pkgs.formats.toml { }).generate "glixd.toml" settings;
 
@@ -72,6 +76,36 @@ in
         type = types.bool;
         default = true;
         description = "Whether /etc/glixos is kept as a copy of the repository, for nixos-rebuild and for people to read.";
+      };
+      autoUpdate = {
+        enable = mkOption {
+          type = types.bool;
+          default = false;
+          description = "Whether inputs are updated at times by a timer, as root, with nobody watching. Only what builds is committed.";
+        };
+        dates = mkOption {
+          type = types.str;
+          default = "daily";
+          example = "Sun 04:40";
+          description = "When, as systemd.time(7) writes it.";
+        };
+        action = mkOption {
+          type = types.enum [ "stage" "switch" ];
+          default = "stage";
+          description = "What is done with an update that was built: stage leaves the switch to a user, switch switches.";
+        };
+        inputs = mkOption {
+          type = types.listOf types.str;
+          default = [ ];
+          example = [ "nixpkgs" ];
+          description = "The inputs that are updated; none means all.";
+        };
+        age = mkOption {
+          type = types.int;
+          default = 0;
+          example = 7;
+          description = "Days since the locked revision of an input was made, before which it is left alone.";
+        };
       };
       userMode = mkOption {
         type = types.bool;
@@ -181,6 +215,14 @@ in
         ""
         "${cfg.package}/bin/glixd-export ${place}"
       ];
+    })
+
+    (mkIf (cfg.enable && cfg.autoUpdate.enable) {
+      # An empty value first: this takes the place of what the unit says.
+      systemd.timers.glixd-update = {
+        wantedBy = [ "timers.target" ];
+        timerConfig.OnCalendar = [ "" cfg.autoUpdate.dates ];
+      };
     })
 
     (mkIf (cfg.enable && cfg.wheelPasswordless) {

@@ -20,6 +20,7 @@ EXPOSURE: Final = {
     "glixd-eval@.service": 1.5,
     "glixd-export.service": 1.5,
     "glixd-activate@.service": 2.5,
+    "glixd-update.service": 1.5,
 }
 """The most that systemd may say a service is exposed; 10 is a service without any confinement."""
 OVERALL: Final = re.compile(r"Overall exposure level for \S+: ([0-9.]+) ")

@@ -38,7 +38,7 @@ in
   folders = names config.systemd.tmpfiles.packages;
   bus = names config.services.dbus.packages;
   polkit = config.security.polkit.enable;
-  inherit (config.systemd) services sockets;
+  inherit (config.systemd) services sockets timers;
   userSockets = config.systemd.user.sockets;
   rules = config.systemd.tmpfiles.rules;
   users = builtins.mapAttrs (_: user: { inherit (user) isSystemUser isNormalUser group home; }) config.users.users;
@@ -184,6 +184,24 @@ def test_the_copy_can_be_left_out(host: Host) -> None:
     assert "glixd-export" not in of["services"]
 
 
+def test_nothing_is_updated_by_itself_until_somebody_says_so(host: Host) -> None:
+    of = host(enabled())
+    assert of["timers"] == {}
+    assert "auto_update" not in settings(of)
+
+
+def test_updates_come_when_and_as_the_options_say(host: Host) -> None:
+    said = 'enable = true; dates = "Sun 04:40"; action = "switch"; inputs = [ "nixpkgs" ]; age = 7;'
+    of = host(enabled(f"autoUpdate = {{ {said} }};"))
+    assert of["timers"]["glixd-update"] == {
+        "wantedBy": ["timers.target"],
+        "timerConfig": {"OnCalendar": ["", "Sun 04:40"]},
+    }
+    chosen = {name: value for name, value in settings(of).items() if name.startswith("auto_update")}
+    assert chosen == {"auto_update": "switch", "auto_update_inputs": ["nixpkgs"], "auto_update_age": 7}
+    assert settings(host(enabled("autoUpdate.enable = true;")))["auto_update"] == "stage"
+
+
 def test_the_rule_for_wheel_is_there_only_where_it_was_asked_for(host: Host) -> None:
     rule = "polkit-1/rules.d/50-glixd-wheel.rules"
     assert rule not in host(enabled())["etc"]
@@ -212,7 +230,7 @@ def test_an_evaluator_that_nix_would_turn_away_is_refused(host: Host) -> None:
 
 def test_every_option_is_exercised_here() -> None:
     module = (MODULE / "default.nix").read_text()
-    options = re.findall(r"^      (\w+) = mkOption", module, re.MULTILINE)
-    assert len(options) >= 12
+    options = re.findall(r"^ {6,8}(\w+) = mkOption", module, re.MULTILINE)
+    assert len(options) >= 17
     tests = Path(__file__).read_text()
     assert [name for name in options if not re.search(rf"\b{name}\b", tests.replace("HOST", ""))] == []

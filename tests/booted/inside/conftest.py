@@ -85,7 +85,8 @@ def stranger(sources: Sources) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def repository(sources: Sources) -> Path:
     """The repository of the system, made by root through the daemon."""
-    words = ("--nixpkgs", sources.nixpkgs, "--core", sources.core, "--home-manager", sources.home_manager)
+    following = f"git+file://{sources.nixpkgs.removeprefix('git+file://').partition('?')[0]}?ref=main"
+    words = ("--nixpkgs", following, "--core", sources.core, "--home-manager", sources.home_manager)
     glixctl("init", "--host", HOST, "--user", "bob", *words)
     return Path("/var/lib/glixd/repo")
 
@@ -116,6 +117,7 @@ def daemon() -> Iterator[None]:
     cursor = journal("--lines=1")[0]["__CURSOR"]
     run("systemctl", "start", "glixd.socket", "dbus.socket")
     yield
-    for entry in journal("_SYSTEMD_UNIT=glixd.service", "+", "UNIT=glixd.service", after=cursor):
+    said = ("_SYSTEMD_UNIT=glixd.service", "+", "UNIT=glixd.service", "+", "SYSLOG_IDENTIFIER=glixd-update")
+    for entry in journal(*said, after=cursor):
         print(entry.get("MESSAGE"))
     assert main_pid() >= 0

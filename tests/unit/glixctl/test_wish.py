@@ -29,6 +29,26 @@ def test_only_root_wants_and_only_what_switches(
     assert wish.wants(mode, method, params, uid) is wanted
 
 
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ('auto_update = "switch"\n', True),
+        ('auto_update = "stage"\n', False),
+        ("", False),
+        ("no toml", False),
+        (None, False),
+    ],
+)
+def test_an_unattended_update_is_a_wish_where_the_administrator_has_it_switch(
+    settings: str | None, wanted: bool, tmp_path: Path
+) -> None:
+    if settings is not None:
+        (tmp_path / "config.toml").write_text(settings)
+    asked = ("system", "Update", {"unattended": True})
+    assert wish.wants(*asked, 0, os.fspath(tmp_path / "config.toml")) is wanted
+    assert not wish.wants(*asked, 1000, os.fspath(tmp_path / "config.toml"))
+
+
 def test_a_wish_is_a_file_of_the_name_of_the_transaction(tmp_path: Path) -> None:
     wish.say("01hzy00000000000000000000a", os.fspath(tmp_path))
     (said,) = tmp_path.iterdir()
