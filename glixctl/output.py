@@ -124,7 +124,8 @@ def note(text: str) -> None:
 
 def warning(text: str) -> None:
     """Tell the person of something that went through but deserves a look."""
-    say(sys.stderr, f"warning: {escape(text)}")
+    first, *rest = escape_lines(text)
+    say(sys.stderr, "\n  ".join([f"warning: {first}", *rest]))
 
 
 def failure(error: ClientError) -> None:

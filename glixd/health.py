@@ -21,6 +21,7 @@ from glixd.backends.nix import Nix
 from glixd.backends.process import UNLIMITED, Cancellation
 from glixd.backends.state import Database
 from glixd.errors import Cancelled, GlixError
+from glixd.model.refusal import Refusal
 
 log = structlog.get_logger()
 
@@ -128,5 +129,12 @@ class HealthKeeper:
             return None
         except GlixError as error:
             log.warning("a host does not evaluate", host=host, commit=commit, reason=error.message)
-            return Health(state="failed", commit=commit, message=error.message)
+            return Health(state="failed", commit=commit, message=_explained(error.message))
         return Health(state="ok", commit=commit)
+
+
+def _explained(message: str) -> str:
+    """Why a host does not evaluate, with what consents to it where nixpkgs refuses something."""
+    if (refusal := Refusal.in_words(message)) is None:
+        return message
+    return f"{message}\nWhere NAME is the package that needs {refusal.package}, this consents to it: {refusal.remedy()}"

@@ -18,10 +18,11 @@ from glixd.backends.snapshot import Snapshot
 from glixd.concern import concerned
 from glixd.draft import Draft, Job, commit_of, outcome_of
 from glixd.drafting import Drafter, edited
-from glixd.errors import Failed, GlixError
+from glixd.errors import Failed, GlixError, Refused
 from glixd.model.change import (
     Push,
 )
+from glixd.model.refusal import Refusal
 from glixd.protocol import ErrorCode
 from glixd.replay import replay, told
 
@@ -67,11 +68,19 @@ class Unfit(Failed):
         self.host = host
 
 
-def refused(error: Unfit, packages: Sequence[str]) -> Failed:
-    """The refusal of a change with the packages that break the host."""
+def refused(error: Unfit, packages: Sequence[str]) -> GlixError:
+    """The refusal of a change with the packages that break the host; ConsentNeeded where that is what they lack."""
     if not packages:
         return error
     _, _, words = error.message.partition(": ")
+    if refusal := Refusal.in_words(words):
+        need = "needs" if len(packages) == 1 else "need"
+        return Refused(
+            f"This needs your consent: {', '.join(packages)} {need} {refusal.package}, which is {refusal.consent.value}.",
+            code=ErrorCode.CONSENT_NEEDED,
+            hint=f"Consent with {refusal.consent.flag}; it is recorded in the manifest, for what these packages need only.",
+            details={**error.details, "packages": list(packages), "options": [refusal.consent.setting]},
+        )
     return Failed(
         f"{error.host} does not evaluate because of {', '.join(packages)}: {words}",
         code=error.code,

@@ -170,8 +170,10 @@ def note_health(health: Mapping[str, Any] | None, host: str | None = None) -> No
         case "evaluating":
             output.note(f"{subject} is being evaluated")
         case _:
-            message = health.get("message")
-            output.warning(f"{subject} does not evaluate" + (f": {message}" if message else ""))
+            named, _, reason = (health.get("message") or "").partition(" does not evaluate: ")
+            if host is None and reason:
+                subject = named
+            output.warning(f"{subject} does not evaluate" + (f": {reason or named}" if reason or named else ""))
 
 
 def _report_success(options: Namespace, transaction: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:

@@ -318,19 +318,21 @@ def _switch(base: Base, request: Switch) -> Plan:
     manifest = base.manifests[request.host]
     text, packages, changes = base.texts[request.host], dict(manifest.packages), []
     action = "enabled" if request.enabled else "disabled"
+    consents = dict(request.consents)
     for name in dict.fromkeys(request.names):
         package = packages.get(name)
         if package is None:
             raise not_installed(name, request.host, manifest)
-        if package.enabled is request.enabled:
+        if package.enabled is not request.enabled:
+            text = document.change_package(text, name, {"enabled": request.enabled})
+            packages[name] = replace(package, enabled=request.enabled)
+        elif not consents.get(name):
             continue
-        text = document.change_package(text, name, {"enabled": request.enabled})
-        packages[name] = replace(package, enabled=request.enabled)
         changes.append(change_of(action, request.host, manifest, package))
     verb = "enable" if request.enabled else "disable"
     if not changes:
         return Plan(verb, request.host)
-    settings = _allowing(manifest.settings, dict(request.consents))
+    settings = _allowing(manifest.settings, consents)
     text = _with_consents(text, manifest.settings, settings)
     after = replace(manifest, packages=packages, settings=settings)
     return Plan(verb, request.host, tuple(changes), {manifest_path(request.host): text}, {request.host: after})

@@ -58,13 +58,14 @@ def enable(tools: Tools, row: api.Operation, asked: api.EnableParameters, contex
     host, manifest = tools.host(asked, context)
     targets = _targets(host, manifest, asked.names, context)
     asking = tools.asking(context.snapshot, host, manifest, context.cancellation)
+    given = _given(asked)
     attributes = {}
     for package in (manifest.packages[name] for name in asked.names):
         reference = FlakeRef.parse(package.flake)
-        if not package.enabled and reference.is_host_attribute(asking.nixpkgs, package.pin):
+        if (given or not package.enabled) and reference.is_host_attribute(asking.nixpkgs, package.pin):
             attributes[package.name] = reference.attribute or ""
     held = {name: manifest.consents_of(name) for name in attributes}
-    consents = for_enabled(attributes, _given(asked), asking, held)
+    consents = for_enabled(attributes, given, asking, held)
     return Switch(host, asked.names, enabled=True, consents=consents), (Part(row.policy, targets),)
 
 

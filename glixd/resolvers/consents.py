@@ -35,12 +35,14 @@ def for_enabled(
 ) -> tuple[tuple[str, tuple[Consent, ...]], ...]:
     """The new consents of packages that are enabled, by name; raises ConsentNeeded where one is missing.
 
-    Only what is known without asking nix counts, since enabling starts no process; the rest shows in the health of the host.
+    Only what is known without asking nix counts, since enabling starts no process where nobody consents to anything; the rest
+    shows in the health of the host.
     """
     found = []
     missing: dict[str, list[Consent]] = {}
     for name, attribute in attributes.items():
-        marks = [kind for kind in asking.known_marks(attribute) if kind not in held[name]]
+        known = asking.known_marks(attribute) or _for_what_it_needs(given)
+        marks = [kind for kind in known if kind not in held[name]]
         if marks and asking.refuses(attribute):
             missing[name] = [kind for kind in marks if kind not in given]
             found.append((name, tuple(marks)))
@@ -56,8 +58,14 @@ def _require(missing: Mapping[str, list[Consent]]) -> None:
 def _needed(one: Resolved, given: Collection[Consent], asking: Asking) -> tuple[Consent, ...]:
     if one.url is not None:
         return tuple(kind for kind in Consent if kind in given)
-    marks = asking.marks(one.attribute or "") or ()
-    return marks if marks and asking.refuses(one.attribute or "") else ()
+    attribute = one.attribute or ""
+    marks = asking.marks(attribute) or _for_what_it_needs(given)
+    return marks if marks and asking.refuses(attribute) else ()
+
+
+def _for_what_it_needs(given: Collection[Consent]) -> tuple[Consent, ...]:
+    """What may be consented to for a package that is none of it: something that it needs is."""
+    return tuple(kind for kind in Consent if kind in given)
 
 
 def _consent_needed(missing: dict[str, list[Consent]]) -> Refused:

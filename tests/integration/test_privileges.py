@@ -92,6 +92,25 @@ def test_a_change_that_breaks_a_host_is_refused_by_its_name_and_main_stays(machi
     assert machine.at.git("status", "--porcelain") == ""
 
 
+def test_a_free_package_that_needs_a_refused_one_is_declined_by_both_names(machine: Split) -> None:
+    path = f"hosts/{HOST}/default.nix"
+    before = machine.at.git("show", f"HEAD:{path}") + "\n"
+    overlay = "nixpkgs.overlays = [ (_: old: { free = old.hello // { inherit (old.unfreepkg) drvPath outPath; }; }) ];"
+    machine.at.commit({path: before.replace("imports =", f"{overlay}\n  imports =", 1)})
+    head = machine.head
+    with machine.at.as_root() as client:
+        error = client.run("Add", refs=["free"])["error"]
+        assert error["name"] == "ConsentNeeded", error
+        assert error["message"] == "This needs your consent: free needs unfreepkg-1.0, which is unfree."
+        assert "--allow-unfree" in error["hint"]
+        assert (error["details"]["packages"], error["details"]["options"]) == (["free"], ["allow_unfree"])
+        assert machine.head == head
+        done = client.run("Add", refs=["free"], allow_unfree=True)
+        assert done["state"] == "succeeded", done.get("error")
+        assert client.run("Remove", names=["free"])["state"] == "succeeded"
+    machine.at.commit({path: before})
+
+
 def _flake(machine: Split, tmp_path: Path, name: str, text: str) -> str:
     """A flake in a repository that everybody can read."""
     folder = machine.at.root / "tmp" / f"{tmp_path.name}-{name}" / name

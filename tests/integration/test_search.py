@@ -281,7 +281,17 @@ def test_a_free_package_that_needs_a_refused_one_is_added_and_shows_in_the_healt
     daemon.done("Add", refs=["free"])
     health = daemon.health()
     assert health["state"] == "failed"
-    assert "unfree" in json.dumps(health)
+    assert "unfreepkg-1.0" in health["message"]
+    assert health["message"].endswith(": glixctl enable NAME --allow-unfree")
+    consented = daemon.site.glixctl("enable", "free", "--allow-unfree")
+    assert consented.returncode == 0, consented.stderr
+    assert daemon.call("Show", name="free")["consents"] == ["unfree"]
+    assert daemon.health()["state"] == "ok"
+    assert daemon.site.glixctl("enable", "free", "--allow-unfree").returncode == 7
+    daemon.done("Remove", names=["free"])
+    daemon.done("Add", refs=["free"], allow_unfree=True)
+    assert daemon.call("Show", name="free")["consents"] == ["unfree"]
+    assert daemon.health()["state"] == "ok"
 
 
 def test_an_environment_variable_consents_to_nothing(site: Site) -> None:

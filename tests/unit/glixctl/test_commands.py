@@ -685,6 +685,18 @@ def test_doctor_without_a_daemon_has_one_finding(runtime: Path, capsys: pytest.C
     assert found["remedy"]
 
 
+def test_why_a_host_does_not_evaluate_is_said_once_and_line_by_line(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    health = {"state": "failed", "message": "laptop does not evaluate: x is refused\nDo this\x1b."}
+    daemon.play("List", {"packages": [], "health": health})
+    assert main(["list"]) == 0
+    assert "\nwarning: laptop does not evaluate: x is refused\n  Do this\\x1b.\n" in capsys.readouterr().err
+    assert main(["list", "--host=laptop"]) == 0
+    said = "warning: the configuration of laptop does not evaluate: x is refused\n"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "method", "answer", "said"),
     [
