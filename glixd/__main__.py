@@ -11,7 +11,7 @@ from typing import Final
 
 from glixd import lean
 
-with lean.without("rich", "ssl"):
+with lean.loading(without=("rich", "ssl")):
     import asyncio
 
     from glixd import log, memory, settings
@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     if ready_fd is not None:
         _close_inherited(ready_fd)
     try:
-        from glixd.daemon import Daemon  # may refuse what the environment chooses
+        with lean.loading():
+            from glixd.daemon import Daemon  # may refuse what the environment chooses
 
         memory.keep_little()
         chosen = settings.load(given, os.environ)

@@ -1,25 +1,35 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What libraries load where it is there, and a daemon never uses: hidden from them while they are loaded.
+"""Loading modules with little: without what a daemon never uses, and without looking for garbage among what stays.
 
 `structlog` loads all of `rich` for tracebacks in colours, and `asyncio` loads OpenSSL for connections that are none of ours.
-The two were 5 of 52 MiB, and a fifth of the time until the daemon serves.
+The two were 5 of 52 MiB, and a fifth of the time until the daemon serves. The collector looked through what was just loaded
+130 times, 20 of 310 ms; and later each of its whole rounds through fifty thousand objects stopped everybody for 20 ms.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def without(*modules: str) -> Iterator[None]:
-    """Let these modules be missing to whatever is loaded within, except where they are loaded already."""
-    hidden = [name for name in modules if name not in sys.modules]
+def loading(*, without: tuple[str, ...] = ()) -> Iterator[None]:
+    """Load what is imported within; some modules are missing to it, except where they are loaded already.
+
+    What is there afterwards stays for good, as far as the collector is concerned.
+    """
+    hidden = [name for name in without if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment] # as the language says: an import of it fails then
+    collects = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
         for name in hidden:
             del sys.modules[name]

@@ -29,8 +29,8 @@ def touched(before: str, after: str) -> Region | None:
     """The part in which two versions of a document differ; None where only the whole can be read."""
     if _has_long_strings(before):
         return None
-    same = _common(before, after)
-    tail = _common_end(before, after, min(len(before), len(after)) - same)
+    same = common_start(before, after)
+    tail = common_end(before, after, min(len(before), len(after)) - same)
     start = _header_before(before, same)
     end = _header_behind(before, len(before) - tail)
     if start is None or (end is not None and end < start):
@@ -66,7 +66,7 @@ def _header_behind(text: str, position: int) -> int | None:
     return found.start() if found else None
 
 
-def _common(one: str, other: str) -> int:
+def common_start(one: str, other: str) -> int:
     """How many characters two texts have in common at the beginning."""
     low, high = 0, min(len(one), len(other))
     while low < high:
@@ -78,7 +78,7 @@ def _common(one: str, other: str) -> int:
     return low
 
 
-def _common_end(one: str, other: str, limit: int) -> int:
+def common_end(one: str, other: str, limit: int) -> int:
     """How many characters two texts have in common at the end, at most `limit`."""
     low, high = 0, limit
     while low < high:

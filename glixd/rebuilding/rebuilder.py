@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -42,6 +43,10 @@ PENDING: Final = 50
 DERIVATIONS: Final = 1000
 ATTEMPTS: Final = 3
 """How often a build begins again because somebody committed meanwhile."""
+
+
+_Found = Future[api.SystemChange]
+"""What a system changes, as soon as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Rebuilder:
         self._tags = Tags(repository)
         self._machine = machine
         self._clock = clock
+        self._comparing = ThreadPoolExecutor(1, thread_name_prefix="comparing")
 
     def run(self, errand: Errand) -> Result:
         """Carry a rebuild out; raises the error that ended it."""
@@ -106,10 +112,12 @@ class Rebuilder:
         if request.action is api.Action.DRY_BUILD:
             return self._planned(errand, rebuilt)
         for _ in range(ATTEMPTS):
-            rebuilt = self._built(errand, rebuilt, before)
+            rebuilt = self._built(errand, rebuilt)
+            errand.step("comparing it with what runs")
+            change = self._comparing.submit(self._change, before, str(rebuilt.path))
             if not self._moved_on(request, rebuilt.commit):
                 try:
-                    return self._put_to_use(errand, rebuilt, before)
+                    return self._put_to_use(errand, rebuilt, before, change)
                 except Refused:
                     if not self._moved_on(request, rebuilt.commit):
                         raise
@@ -148,15 +156,17 @@ class Rebuilder:
             )
         )
 
-    def _built(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> api.Rebuilt:
-        """Build the commit, and compare it with what runs."""
+    def _built(self, errand: Errand, rebuilt: api.Rebuilt) -> api.Rebuilt:
+        """Build the commit."""
         errand.building(rebuilt.commit)
         errand.step(f"building {rebuilt.host} at {rebuilt.commit[:7]}")
         built = Building(self._builder, errand.tell).build(rebuilt.commit, rebuilt.host, errand.cancellation)
-        errand.step("comparing it with what runs")
-        change = self._systems.change(before.active or before.path, built.path)
-        change = change.model_copy(update={"reboot": self._systems.reboot(before.booted, built.path)})
-        return rebuilt.model_copy(update={"path": built.path, "builds": built.builds[:DERIVATIONS], "change": change})
+        return rebuilt.model_copy(update={"path": built.path, "builds": built.builds[:DERIVATIONS]})
+
+    def _change(self, before: _Before, path: str) -> api.SystemChange:
+        """What a system changes. A switch goes on beside it, and needs it no sooner than it is over."""
+        change = self._systems.change(before.active or before.path, path)
+        return change.model_copy(update={"reboot": self._systems.reboot(before.booted, path)})
 
     def _newest(self, request: Rebuild, commit: str) -> str:
         """What is built to be activated: the newest commit, since the activator takes no other."""
@@ -221,8 +231,14 @@ class Rebuilder:
                 told.append(f"Not built, since it is in no commit: {named}{more}. Commit it with: {command}")
         return tuple(told)
 
-    def _put_to_use(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> Result:
+    def _put_to_use(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before, change: _Found) -> Result:
         request, path = errand.request, str(rebuilt.path)
+        if self._switches(errand):
+            order = self._order(errand, rebuilt, activator.Action(request.action.value))
+            errand.step(f"activating {path}")
+            went = self._activation.activate(order, errand.tell, errand.cancellation)
+            return self._activated(errand, rebuilt, before, order, went, change)
+        rebuilt = rebuilt.model_copy(update={"change": change.result()})
         if request.action is api.Action.BUILD:
             return _done(rebuilt)
         if request.host != self._machine:
@@ -232,18 +248,21 @@ class Rebuilder:
         if not self._activation.possible:
             command = self._profile.switch_command(path, request.action)
             return _done(rebuilt.model_copy(update={"command": command}))
-        if errand.dry_run or request.action is api.Action.DRY_ACTIVATE:
-            errand.step("asking what would change")
-            went = self._activation.activate(
-                self._order(errand, rebuilt, activator.Action.DRY_ACTIVATE), errand.tell, errand.cancellation
-            )
-            return _done(rebuilt.model_copy(update={"units": told_units(list(went.lines))}))
-        order = self._order(errand, rebuilt, activator.Action(request.action.value))
-        errand.step(f"activating {path}")
-        went = self._activation.activate(order, errand.tell, errand.cancellation)
-        return self._activated(errand, rebuilt, before, order, went)
+        errand.step("asking what would change")
+        went = self._activation.activate(
+            self._order(errand, rebuilt, activator.Action.DRY_ACTIVATE), errand.tell, errand.cancellation
+        )
+        return _done(rebuilt.model_copy(update={"units": told_units(list(went.lines))}))
 
-    def _activated(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before, order: Order, went: Went) -> Result:
+    def _switches(self, errand: Errand) -> bool:
+        """Whether this machine is to run another system, or to boot it next, and not only to say what would be."""
+        request = errand.request
+        looks = errand.dry_run or request.action in (api.Action.BUILD, api.Action.DRY_ACTIVATE)
+        return not looks and request.host == self._machine and self._activation.possible
+
+    def _activated(
+        self, errand: Errand, rebuilt: api.Rebuilt, before: _Before, order: Order, went: Went, change: _Found
+    ) -> Result:
         activated, request = went.activated, errand.request
         if activated.status in (Status.FAILED, Status.INTERRUPTED):
             previous = before.generation
@@ -253,6 +272,7 @@ class Rebuilder:
                 restored = self._activation.put_back(order, previous, errand.tell)
                 raise activation.failure(went, previous if restored else None)
             raise activation.failure(went, None)
+        rebuilt = rebuilt.model_copy(update={"change": _if_known(change)})
         units = _units(went.lines, activated)
         reboot = rebuilt.change.reboot if rebuilt.change and request.action is not api.Action.BOOT else ()
         warned = activation.warnings(activated, units, reboot)
@@ -289,6 +309,15 @@ class Rebuilder:
             subject(errand.caller),
             interactive=errand.interactive,
         )
+
+
+def _if_known(change: _Found) -> api.SystemChange | None:
+    """What a switch changed that is over: not knowing it makes no failure of it."""
+    try:
+        return change.result()
+    except GlixError as error:
+        log.warning("what a switch changed can't be found out", reason=error.message)
+        return None
 
 
 def _told_pending(pending: tuple[str, ...], before: _Before) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from glixd.lean import without
+from glixd.lean import loading
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -27,8 +27,25 @@ def test_the_daemon_loads_neither_colours_nor_openssl_and_can_still_load_them() 
     assert {"rich", "ssl"} <= loaded("import glixd.__main__, glixd.daemon", "import rich, ssl")
 
 
+def test_what_is_loaded_is_not_searched_for_garbage_and_what_comes_later_is() -> None:
+    code = """
+import gc
+from glixd.lean import loading
+with loading():
+    import glixd.daemon
+    assert not gc.isenabled()
+assert gc.isenabled()
+assert gc.get_freeze_count() > 10_000 > len(gc.get_objects())
+knot = []
+knot.append(knot)
+del knot
+assert gc.collect() >= 1
+"""
+    assert "glixd.daemon" in loaded(code)
+
+
 def test_what_is_loaded_already_stays() -> None:
-    with without("json", "no_such_module"):
+    with loading(without=("json", "no_such_module")):
         import json
 
         assert json.dumps([]) == "[]"
