@@ -9,6 +9,9 @@ has looked at: an operation without a row here fails a test, and so does a cell 
 
 from __future__ import annotations
 
+import base64
+import shutil
+import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ from typing import Any, Final
 
 from glixd.protocol import OBJECT_PATH, TRANSACTION_PATH
 from tests.support.daemon import Answer
+from tests.support.principal import UPLOADED
 from tests.support.repositories import EXAMPLES
 from tests.support.system import WHEEL_RULE, System, session_rules, system
 
@@ -25,7 +29,7 @@ PRINCIPALS: Final = ("root", "wanda", "alice", "bob", "nobody")
 """root; a member of wheel at the machine; a user at the machine; another user, who is not; and nobody."""
 TRANSPORTS: Final = ("socket", "bus")
 
-OF_ROOT, OF_ALICE = "<transaction of root>", "<transaction of alice>"
+OF_ROOT, OF_ALICE, BUNDLE = "<transaction of root>", "<transaction of alice>", "<bundle of a commit>"
 _TRANSACTION_FOLDER: Final = TRANSACTION_PATH
 
 
@@ -83,8 +87,9 @@ ROWS: Final = (
     _read("ShowRegistry", url="https://registry.example.invalid/r.json"),
     _read("ListGenerations"),
     _read("DiffGenerations"),
-    _read("Upload", data="Z2xpeA=="),
     _read("GetBundle"),
+    _read("Upload", data=BUNDLE),
+    _dry("a commit of a clone", "Push", upload=UPLOADED),
     _dry("what nobody uploaded", "Push", upload="0" * 26),
     _read("ListTransactions"),
     *(
@@ -240,7 +245,32 @@ def _prepare(at: System) -> dict[str, str]:
     assert mine["state"] == "succeeded", mine
     edited = at.repository / "hosts" / "laptop" / "default.nix"
     edited.write_text(edited.read_text() + "# an edit by hand\n")
-    return {OF_ROOT: ended["id"], OF_ALICE: mine["transaction"]}
+    return {OF_ROOT: ended["id"], OF_ALICE: mine["transaction"], BUNDLE: _bundle(at)}
+
+
+def _bundle(at: System) -> str:
+    """A commit on top of the repository, made in a copy of it, as a clone sends it."""
+    copy = at.root / "copy"
+    shutil.copytree(at.repository, copy, symlinks=True)
+    git = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "-c",
+        "user.name=Alice",
+        "-c",
+        "user.email=alice@example.org",
+        "-C",
+        f"{copy}",
+    ]
+    (copy / "shared.nix").write_text("{ }\n")
+    for words in (["add", "shared.nix"], ["commit", "--quiet", "--message=Share"]):
+        subprocess.run([*git, *words], check=True)
+    made = subprocess.run(
+        [*git, "bundle", "create", "--quiet", "-", "HEAD~1..HEAD", "HEAD"], check=True, capture_output=True
+    )
+    shutil.rmtree(copy)
+    return base64.b64encode(made.stdout).decode()
 
 
 LISTS: Final = ("ListTransactions", "GetManagedObjects", "Introspect the folder of transactions")

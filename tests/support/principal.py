@@ -25,6 +25,8 @@ from tests.support.daemon import RpcClient, RpcError
 Answer = dict[str, Any]
 STANDARD = "org.freedesktop.DBus."
 TRANSACTION = "org.glixos.Glix1.Transaction"
+UPLOADED = "<what was uploaded>"
+"""Stands for the name of what the same caller uploaded last."""
 
 
 class Asker(Protocol):
@@ -144,9 +146,15 @@ def _told(answer: Any) -> dict[str, Any]:
 
 
 async def answer_all(asker: Asker, path: str) -> None:
-    """Ask what a file lists, and print the answers as one document."""
-    requests = json.loads(Path(path).read_text())  # noqa: ASYNC240 - nothing else runs here
-    print(json.dumps([await asker.ask(*request) for request in requests], default=str))
+    """Ask what a file lists, and print the answers as one document; what was uploaded is pushed by its name."""
+    answers: list[Answer] = []
+    uploaded = ""
+    for method, parameters in json.loads(Path(path).read_text()):  # noqa: ASYNC240 - nothing else runs here
+        if parameters.get("upload") == UPLOADED:
+            parameters["upload"] = uploaded
+        answers.append(await asker.ask(method, parameters))
+        uploaded = (answers[-1].get("answer") or {}).get("upload", uploaded) if method == "Upload" else uploaded
+    print(json.dumps(answers, default=str))
 
 
 async def answer_lines(asker: Asker) -> None:
