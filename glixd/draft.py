@@ -42,6 +42,8 @@ class Job:
     committed: Callable[[str], None] = lambda _commit: None
     point: Callable[[str], None] | None = None
     """Called with the commit right before its commit point: what it raises is why there is none."""
+    check: Callable[[str], None] | None = None
+    """Called with the commit once nix can see it, in a dry run too: what it raises speaks against the change."""
 
 
 @dataclass(frozen=True, slots=True)

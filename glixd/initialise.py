@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -50,6 +51,8 @@ def make_repository(
     draft = Draft(planned, dict.fromkeys(after), {path: text.encode() for path, text in after.items()}, {})
     outcome = outcome_of(draft)
     if job.dry_run:
+        if request.files:
+            _check_elsewhere(build, draft, job, machine, check)
         return Result(outcome)
     job.step("writing the repository")
     with files.translating(target):
@@ -65,6 +68,20 @@ def make_repository(
     job.committed(commit)
     _sync(target.parent)
     return Result(outcome, commit, hosts=(request.host,))
+
+
+def _check_elsewhere(
+    build: Callable[[Path], Repository],
+    draft: Draft,
+    job: Job,
+    machine: str,
+    check: Callable[[Repository, str], None],
+) -> None:
+    """Check the repository of a dry run, in a folder that goes again: where it would be, nothing is written."""
+    with tempfile.TemporaryDirectory(prefix="glixd-") as folder:
+        commit = _build(build(Path(folder)), draft, job, machine)
+        with closing(build(Path(folder))) as made:
+            check(made, commit)
 
 
 def _build(repository: Repository, draft: Draft, job: Job, machine: str) -> str:

@@ -233,13 +233,16 @@ class Lanes:
 
         root = parts.repository.root
         if parts.repository.exists:
-            point = partial(check, parts.repository) if request.files else None
-            result = parts.transactor.run(replace(job, point=point))
+            found = partial(check, parts.repository) if request.files else None
+            result = parts.transactor.run(replace(job, check=found))
         else:
             machine = parts.transactor.machine
             result = make_repository(root, request, job, parts.locker, machine, parts.build_repository, check)
             parts.repository.announce()
-        return replace(result, outcome=result.outcome.model_copy(update={"offers": tuple(offers)}))
+        told: dict[str, object] = {"offers": tuple(offers)}
+        if request.files:
+            told["summary"] = f"{result.outcome.summary}, the very system that the folder describes"
+        return replace(result, outcome=result.outcome.model_copy(update=told))
 
     def _restore(self, ticket: Ticket, job: Job, request: Restore) -> Result:
         order = Order(

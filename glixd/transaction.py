@@ -172,7 +172,7 @@ class Transactor:
             return Result(api.Outcome(summary=draft.plan.summary, changed=False))
         outcome = outcome_of(draft)
         examine = self._examine if job.evaluate else None
-        if job.dry_run and examine is None:
+        if job.dry_run and examine is None and job.check is None:
             return Result(outcome)
         job.step("writing the commit")
         commit = newest.commit
@@ -180,11 +180,14 @@ class Transactor:
             commit = self._repository.make(commit_of(job, finished, newest.commit, self.machine))
         self._verify(commit, finished)
         warnings: tuple[str, ...] = ()
-        if examine:
+        if examine or job.check:
             self._repository.show(held, commit)
             try:
-                hosts = self._concerned(snapshot, commit, draft)
-                warnings = _broken_before(examine, snapshot, commit, hosts, job)
+                if job.check:
+                    job.check(commit)
+                if examine:
+                    hosts = self._concerned(snapshot, commit, draft)
+                    warnings = _broken_before(examine, snapshot, commit, hosts, job)
             finally:
                 self._repository.git.delete_ref(SCRATCH_REF)
         return (

@@ -97,8 +97,14 @@ def test_folder_becomes_the_first_host_of_a_new_repository_and_the_same_system(
     bare_site: Site, sources: Sources, folder: Path
 ) -> None:
     words = ("init", "--import", str(folder), "--user", "alice", "--nixpkgs", sources.nixpkgs, "--core", sources.core)
+    before = sorted(bare_site.home.rglob("glixos*"))
+    dry = bare_site.glixctl(*words, "--home-manager", sources.home_manager, "--dry-run")
+    assert dry.returncode == Exit.DONE, dry.stderr
+    assert dry.stdout.endswith("the very system that the folder describes; nothing was changed\n")
+    assert sorted(bare_site.home.rglob("glixos*")) == before
     done = bare_site.glixctl(*words, "--home-manager", sources.home_manager)
     assert done.returncode == Exit.DONE, done.stderr
+    assert "the very system that the folder describes — commit " in done.stdout
     files = files_of(bare_site, HOST)
     assert {name: files[name] for name in FOLDER} == FOLDER
     assert files.keys() - FOLDER.keys() == {"default.nix", "glix.toml"}
@@ -111,7 +117,9 @@ def test_folder_becomes_the_first_host_of_a_new_repository_and_the_same_system(
 
 def test_folder_becomes_another_host_beside_those_that_are_there(site: Site, sources: Sources, folder: Path) -> None:
     with RunningDaemon(site) as daemon:
+        dry = daemon.done("Init", host="nixos", user="alice", system=SYSTEM, files=FOLDER, dry_run=True)
         taken = daemon.done("Init", host="nixos", user="alice", system=SYSTEM, files=FOLDER)
+        assert {**taken["outcome"], "diff": None} == {**dry["outcome"], "diff": None}
         assert taken["outcome"]["offers"] == ["firefox", "git"]
         assert taken_over(site, "nixos") == described(site, sources.nixpkgs, folder)
         assert daemon.health("nixos") == {"state": "ok", "commit": taken["commit"]}
@@ -160,16 +168,20 @@ def test_machine_that_would_be_another_one_is_refused_and_leaves_no_trace(
     site: Site, daemon: RunningDaemon, changes: dict[str, str], name: str
 ) -> None:
     head, edits = site.git("rev-parse", "HEAD"), site.git("status", "--porcelain")
-    error = daemon.failed("Init", host="box", user="alice", system=SYSTEM, files={**FOLDER, **changes})
-    assert error["name"] == name
-    assert error["message"]
+    for dry_run in (True, False):
+        parameters = {"host": "box", "user": "alice", "system": SYSTEM, "dry_run": dry_run}
+        error = daemon.failed("Init", **parameters, files={**FOLDER, **changes})
+        assert error["name"] == name
+        assert error["message"]
     assert (site.git("rev-parse", "HEAD"), site.git("status", "--porcelain")) == (head, edits)
 
 
 def test_refused_machine_leaves_no_new_repository(bare_site: Site, sources: Sources) -> None:
     files = {**FOLDER, "parts/desk.nix": "{ environment.etc.here.text = toString ./.; }\n"}
     with RunningDaemon(bare_site) as daemon:
-        assert daemon.failed("Init", **bare_site.init_parameters(sources), files=files)["name"] == "Conflict"
+        for dry_run in (True, False):
+            error = daemon.failed("Init", **bare_site.init_parameters(sources), files=files, dry_run=dry_run)
+            assert error["name"] == "Conflict"
     assert not bare_site.repository.exists()
     assert not list(bare_site.repository.parent.glob(".*glixd-*"))
 
