@@ -235,4 +235,12 @@ async def _connected(mode: str) -> Any:
     try:
         return await MessageBus(bus_type=BusType.SYSTEM if mode == "system" else BusType.SESSION).connect()
     except (OSError, InvalidAddressError, AuthError) as reason:
-        raise Unreachable(f"The bus can't be reached: {reason}.") from None
+        hint = (
+            ""
+            if mode == "system"
+            else "Leave --transport out to ask on the socket, or log in to a session that has a bus."
+        )
+        said = (reason.strerror if isinstance(reason, OSError) else None) or str(reason).rstrip(".")
+        raise Unreachable(
+            f"The {mode if mode == 'system' else 'session'} bus can't be reached: {said}.", hint
+        ) from None

@@ -51,8 +51,12 @@ def _operations(name: str) -> list[object]:
     except OSError as error:
         raise UsageError(f"{name} can't be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name} is no TOML: {error}.") from None
+        raise UsageError(f"{_shown(name)} is no TOML: {error}.") from None
     operations = document.get("operations")
     if not isinstance(operations, list) or not operations:
-        raise UsageError(f"{name} has no list of operations.", "Begin each change with [[operations]].")
+        raise UsageError(f"{_shown(name)} has no list of operations.", "Begin each change with [[operations]].")
     return operations
+
+
+def _shown(name: str) -> str:
+    return "Standard input" if name == "-" else name

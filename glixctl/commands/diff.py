@@ -6,6 +6,7 @@ from __future__ import annotations
 from glixctl import output
 from glixctl.commands import generations
 from glixctl.commands._common import generation, given, host_flag
+from glixctl.errors import UsageError
 from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
@@ -45,6 +46,10 @@ def run(options: Namespace, client: Client) -> int:
     numbers = [generation(word) for word in (options.before, options.commit)]
     if numbers[0] is not None and (options.commit is None or numbers[1] is not None):
         return generations.difference(options, client, *numbers)
+    if any(numbers):
+        raise UsageError(
+            "A generation can be compared with another generation only.", "`glixctl generations` names their commits."
+        )
     parameters = given(before=options.before, commit=options.commit, host=options.host)
     answer = client.call("Diff", parameters)
     while following := answer.get("next"):

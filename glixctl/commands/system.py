@@ -6,7 +6,8 @@ from __future__ import annotations
 from glixctl.commands import generations
 from glixctl.commands._common import generation, given, host_flag, mutate, mutation_flags
 from glixctl.commands.rebuild import ACTIONS_OF, rebuild, rebuild_flags
-from glixctl.errors import UsageError
+from glixctl.errors import ClientError
+from glixd.protocol import ErrorCode, Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -120,5 +121,10 @@ def _before(options: Namespace, client: Client) -> int:
     current = next((one["number"] for one in found if one.get("current")), 0)
     older = [one["number"] for one in found if one["number"] < current]
     if not older:
-        raise UsageError("There is no generation before the current one.", "`glixctl generations` lists them.")
+        raise ClientError(
+            "There is no generation before the current one.",
+            name=ErrorCode.UNKNOWN_GENERATION,
+            exit_code=Exit.NOT_FOUND,
+            hint="`glixctl generations` lists them.",
+        )
     return int(max(older))

@@ -131,7 +131,9 @@ def plan_without_host(base: Base, request: RemoveHost) -> Plan:
 def plan_renamed_host(base: Base, request: RenameHost) -> Plan:
     """The plan of giving a host another name; the files in its folder are the transaction's to move."""
     if request.to in base.manifests:
-        raise Refused(f"There is a host {request.to} already.", details={"host": request.to})
+        raise Refused(
+            f"There is a host {request.to} already.", hint="See: glixctl host list", details={"host": request.to}
+        )
     manifest = base.manifests[request.host]
     change = api.Change(
         action=f"renamed to {request.to}", host=request.host, name="host", flake=request.to, scope="host"

@@ -21,6 +21,12 @@ INTERVAL: Final = 1 / PROGRESS_PER_SECOND
 ERROR_LIMIT: Final = 4000
 """Characters of nix's own words in an error."""
 _PLANNED: Final = re.compile(r"(?:this|these \d+) (derivations?|paths?) will be (built|fetched)")
+_FOREIGN: Final = re.compile(
+    r"an? '([a-z0-9_]+-[a-z0-9_]+)' with features .{0,300}? is required to build"
+    r"|required system or feature not available.{0,300}?required system: '([a-z0-9_]+-[a-z0-9_]+)'",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What nix says of a derivation that is for another kind of machine; newer versions say it in other words."""
 _NOT_BUILT: Final = re.compile(
     r"builder for '([^']+)' failed|(?:Cannot|cannot) build '([^']+)'|build of '([^']+)'[^\n]* failed", re.ASCII
 )
@@ -158,6 +164,13 @@ class Building:
         """Why there is no system: a derivation that did not build, or an evaluation that failed."""
         errors = "\n".join(self._tracker.errors) or "\n".join(self._said[-20:]) or "nix said nothing"
         details: dict[str, str | int | bool | list[str]] = {"host": host, "commit": commit}
+        if foreign := _FOREIGN.search(errors):
+            return Failed(
+                f"{host} can't be built here: that takes a machine of the system {foreign[1] or foreign[2]}.",
+                code=ErrorCode.UNSUPPORTED_HERE,
+                hint="Build it on such a machine with --target-host and --build-host, or give this one's nix a remote builder.",
+                details={**details, "system": foreign[1] or foreign[2]},
+            )
         match = _NOT_BUILT.search(errors)
         if match is None and not self._tracker.derivations:
             return Failed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final
 
 from glixd import api
@@ -78,7 +78,7 @@ def _inputs(tools: Tools, asked: api.UpdateParameters, known: LockFile, context:
         candidates = (own.get(name), name, of_packages.get(name))
         matching = [candidate for candidate in candidates if candidate in known.inputs]
         if not matching:
-            raise _unknown_input(name, known)
+            raise _unknown_input(name, known, of_packages)
         found.append(str(matching[0]))
     return tuple(dict.fromkeys(found))
 
@@ -88,11 +88,14 @@ def _input_names(manifests: Iterable[Manifest]) -> dict[str, str]:
     return {name: one.input_name(package) for one in manifests for name, package in one.packages.items()}
 
 
-def _unknown_input(name: str, known: LockFile) -> NotFound:
+def _unknown_input(name: str, known: LockFile, packages: Container[str]) -> NotFound:
     near = difflib.get_close_matches(name, known.inputs, n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known.inputs)}."
+    if name in packages:
+        hint = f"{name} comes from the nixpkgs of all packages; update that with: glixctl update nixpkgs"
     return NotFound(
         f"flake.lock has no input {name}.",
         code=ErrorCode.UNKNOWN_INPUT,
-        hint=f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known.inputs)}.",
+        hint=hint,
         details={"input": name, "closest": list(near)},
     )

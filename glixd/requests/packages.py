@@ -159,6 +159,8 @@ def _given(asked: api.Consenting) -> set[Consent]:
 def _refuse_twice(found: tuple[Resolved, ...]) -> None:
     seen: dict[str, Resolved] = {}
     for one in found:
+        if one.name in seen and seen[one.name].flake == one.flake:
+            raise invalid("refs", f"{one.ref} is named twice", hint="Name it once.")
         if one.name in seen:
             raise invalid(
                 "refs",

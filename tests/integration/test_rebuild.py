@@ -103,6 +103,17 @@ def test_an_evaluation_that_fails_is_told_in_the_words_of_nix(site: Site, daemon
     assert error["message"].startswith("laptop does not evaluate: ")
 
 
+def test_a_machine_of_another_kind_is_not_blamed_on_its_packages(site: Site, daemon: RunningDaemon) -> None:
+    daemon.done("Init", host="pi", user="alice", system="aarch64-linux")
+    daemon.done("Add", host="pi", refs=["ripgrep"])
+    head = site.git("rev-parse", "HEAD")
+    error = daemon.failed("Rebuild", host="pi", action="build", keep_going_without=True)
+    assert error["name"] == "UnsupportedHere"
+    assert error["message"] == "pi can't be built here: that takes a machine of the system aarch64-linux."
+    assert error["details"]["system"] == "aarch64-linux"
+    assert site.git("rev-parse", "HEAD") == head, "no package is disabled for it"
+
+
 def test_a_build_is_cancelled_and_leaves_nothing_running(site: Site, daemon: RunningDaemon) -> None:
     daemon.done("Add", refs=["slowpkg"])
     trace = site.trace()

@@ -185,6 +185,14 @@ def test_without_an_index_it_suggests_names_that_nixpkgs_has(site: Site) -> None
         assert daemon.call("Search", query="fierfox")["near"] == ["firefox"]
 
 
+def test_a_name_that_is_given_twice_is_called_so(daemon: RunningDaemon) -> None:
+    error = daemon.failed("Add", refs=["firefox", "firefox"])
+    assert error["message"] == "refs: firefox is named twice"
+    error = daemon.failed("Add", refs=["firefox", "nixpkgs#firefox"])
+    assert error["message"] == "refs: nixpkgs#firefox is named twice"
+    assert "firefox is named twice" in daemon.site.glixctl("add", "firefox", "firefox").stderr
+
+
 def test_work_for_the_background_yields_and_has_little_memory() -> None:
     words = ["sh", "-c", "read line; ulimit -v; nice"]
     done = Processes({"PATH": "/usr/bin:/bin"}).run(words, stdin=b"now\n", memory=512 * 1024 * 1024)

@@ -153,7 +153,9 @@ def test_unknown_input_is_refused_with_the_closest(stocked: RunningDaemon, movin
 
 def test_package_of_the_hosts_own_nixpkgs_has_no_input_to_update(stocked: RunningDaemon) -> None:
     stocked.done("Add", refs=["hello"])
-    assert stocked.failed("Update", inputs=["hello"])["name"] == "UnknownInput"
+    error = stocked.failed("Update", inputs=["hello"])
+    assert error["name"] == "UnknownInput"
+    assert error["hint"].endswith("glixctl update nixpkgs")
 
 
 def test_source_that_is_gone_fails_and_leaves_no_trace(stocked: RunningDaemon, moving: Sources) -> None:

@@ -722,3 +722,25 @@ def test_where_there_is_nothing_a_note_says_so_instead_of_an_empty_table(
     assert told.err == f"glixctl: {said}\n"
     assert main([*words, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_generation_is_compared_with_a_generation_only(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["12", "1a2b3c4"], ["1a2b3c4", "12"]):
+        assert main(["diff", *words]) == 2
+        assert capsys.readouterr().err.startswith("glixctl: A generation can be compared with another generation only.")
+    assert not daemon.asked
+
+
+def test_there_is_nothing_before_the_first_generation(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.play("ListGenerations", {"generations": [{"number": 1, "current": True}]})
+    assert main(["system", "rollback", "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["error"]["name"] == "UnknownGeneration"
+
+
+def test_what_comes_in_by_the_pipe_is_called_standard_input(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text, said in (("x", "Standard input is no TOML: "), ("", "Standard input has no list of operations.")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        assert main(["apply", "-f", "-"]) == 2
+        assert capsys.readouterr().err.startswith(f"glixctl: {said}")

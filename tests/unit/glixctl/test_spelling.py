@@ -198,6 +198,14 @@ def test_the_table_refuses_and_glixctl_says_where_on_the_command_line(
     assert capsys.readouterr().err.startswith(f"glixctl: {said}")
 
 
+def test_an_answer_that_is_no_error_of_the_table_stays_as_it_is(
+    daemon: Daemon, wire_error: type[WireError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.play("List", wire_error("UnknownHost", "There is no host x.", host="x"))
+    assert main(["list", "--host=x"]) == 4
+    assert capsys.readouterr().err == "glixctl: There is no host x.\n"
+
+
 def test_a_refusal_at_the_end_of_a_transaction_is_called_so_too(
     daemon: Daemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
