@@ -8,6 +8,8 @@ import os
 import shlex
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,21 @@ def hosts(site: Site, daemon: RunningDaemon) -> None:
         daemon.done("Init", host=host, user="alice", system="x86_64-linux")
 
 
-def begun(site: Site, lan: Network, *words: str) -> subprocess.Popen[str]:
-    """A glixctl that runs in the network."""
-    return subprocess.Popen(
+@contextmanager
+def begun(site: Site, lan: Network, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A glixctl that runs in the network, and no longer than this."""
+    with subprocess.Popen(
         lan.command(*glixctl_command(*words)),
         env=site.environment(lan.environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def glixctl(site: Site, lan: Network, *words: str) -> subprocess.CompletedProcess[str]:
@@ -99,6 +106,31 @@ def test_both_are_switched_each_to_its_own_and_json_says_the_same(site: Site, la
         assert row["commit"] == site.git("rev-parse", "HEAD")
         assert machines[host].running == row["path"]
         assert f"-nixos-system-{host}-" in row["path"]
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_machines_are_switched_at_once_and_no_more_than_is_allowed(
+    site: Site, lan: Network, daemon: RunningDaemon, tmp_path: Path, parallel: int
+) -> None:
+    gates = {name: tmp_path / name for name in ("pi", "desk")}
+    for name, gate in gates.items():
+        os.mkfifo(gate)
+        lan.start(name)
+        script = f"printf 'at the \\\\033[31mgate\\\\n' >&2; read word < {gate}"
+        configure(site, daemon, f'system.extraActivation = "{script}";', name)
+    with begun(site, lan, "rebuild", *BOTH, "--parallel", str(parallel)) as process:
+        said: list[str] = []
+        for passed in range(2):
+            waiting = min(2, passed + parallel)
+            while len(at_gates := [line for line in said if "at the" in line]) < waiting:
+                said.append(process.stderr.readline() if process.stderr else "")
+                assert said[-1], said
+            assert len([line for line in said if "activating /" in line]) == waiting, "no more than that"
+            gates[at_gates[passed].partition(":")[0]].write_text("go\n")
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == Exit.DONE, output
+    assert "\x1b" not in "".join(said)
+    assert r"at the \x1b[31mgate" in "".join(said)
 
 
 def test_a_host_that_does_not_build_keeps_no_other_from_being_switched(

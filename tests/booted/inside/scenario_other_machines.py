@@ -105,7 +105,7 @@ def test_a_switch_that_nobody_can_confirm_is_undone_by_the_machine_itself(runnin
 
 
 def test_a_connection_that_a_switch_breaks_is_made_anew_to_confirm_it(running: tuple[str, Path]) -> None:
-    configure('system.extraActivation = "loginctl terminate-user root || true";')
+    configure('system.extraActivation = "pkill -KILL -f sshd-session:.root@notty";')
     code, row = rebuild("--confirm-within", "60")
     assert (code, row["state"], row["reconnected"]) == (Exit.DONE, "switched", True), row
     assert str(RUNNING.readlink()) == row["path"]
