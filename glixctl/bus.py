@@ -235,12 +235,13 @@ async def _connected(mode: str) -> Any:
     try:
         return await MessageBus(bus_type=BusType.SYSTEM if mode == "system" else BusType.SESSION).connect()
     except (OSError, InvalidAddressError, AuthError) as reason:
-        hint = (
-            ""
-            if mode == "system"
-            else "Leave --transport out to ask on the socket, or log in to a session that has a bus."
-        )
         said = (reason.strerror if isinstance(reason, OSError) else None) or str(reason).rstrip(".")
+        if mode == "system":
+            raise Unreachable(
+                f"The system bus can't be reached: {said}.",
+                "Is glixd installed as a service here? --mode user asks your own daemon.",
+            ) from None
         raise Unreachable(
-            f"The {mode if mode == 'system' else 'session'} bus can't be reached: {said}.", hint
+            f"The session bus can't be reached: {said}.",
+            "Leave --transport out to ask on the socket, or log in to a session that has a bus.",
         ) from None

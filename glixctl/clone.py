@@ -61,7 +61,9 @@ def top(folder: str) -> str:
     except ClientError:
         root = ""
     if not root or not git(root, "for-each-ref", "--count=1", TRACKING):
-        raise UsageError("This folder is no clone that glixctl made.", "Make one with: glixctl clone FOLDER")
+        raise UsageError(
+            f"{os.path.abspath(folder)} is no clone that glixctl made.", "Make one with: glixctl clone FOLDER"
+        )
     return root
 
 

@@ -125,7 +125,8 @@ def users(patient: Patient) -> Iterator[api.Check]:
         yield failed(
             "users",
             f"{patient.machine} is this machine, and it has no user {user} ({why})",
-            f"Define users.users.{user} in hosts/{patient.machine}/default.nix, or: glixctl host set primary_user=NAME",
+            f"Define users.users.{user} in hosts/{patient.machine}/default.nix and rebuild, or: glixctl host set "
+            f"{patient.machine} primary_user=NAME",
         )
     if not missing:
         yield fine("users", f"this machine has every user that its manifest names: {listed(homes) or 'none'}")

@@ -233,7 +233,7 @@ def _add(base: Base, request: Add) -> Plan:
     changes = []
     for resolved in request.packages:
         if resolved.name in packages:
-            raise _installed(resolved, request.host, packages[resolved.name])
+            raise _installed(resolved, request, packages[resolved.name], manifest)
         package = _entry(resolved, request, taken)
         _check_home(base, manifest, package)
         if resolved.url is not None:
@@ -545,19 +545,33 @@ def _check_home(base: Base, manifest: Manifest, package: Package) -> None:
         )
 
 
-def _installed(resolved: Resolved, host: str, package: Package) -> Refused:
-    same = package.flake == resolved.flake
-    hint = (
-        f"It is disabled; enable it with: glixctl enable {resolved.name}"
-        if same and not package.enabled
-        else f"Remove it first, or give the new one another name with --name (it is {package.flake} now)."
-    )
+def _installed(resolved: Resolved, request: Add, package: Package, manifest: Manifest) -> Refused:
+    name = resolved.name
     return Refused(
-        f"{host} has a package {resolved.name} already.",
+        f"{request.host} has a package {name} already.",
         code=ErrorCode.ALREADY_INSTALLED,
-        hint="Nothing needs to be done." if same and package.enabled else hint,
-        details={"name": resolved.name, "host": host, "flake": package.flake},
+        hint=_instead(resolved, request, package, manifest),
+        details={"name": name, "host": request.host, "flake": package.flake},
     )
+
+
+def _instead(resolved: Resolved, request: Add, package: Package, manifest: Manifest) -> str:
+    """What to do instead of adding a package that is there."""
+    name, there = resolved.name, f"--host {request.host}"
+    new = [consent for consent in resolved.consents if consent not in manifest.consents_of(name)]
+    if package.flake != resolved.flake:
+        return f"Remove it first, or give the new one another name with --name (it is {package.flake} now)."
+    if new or not package.enabled:
+        flags = "".join(f" {consent.flag}" for consent in new)
+        begin = "It is disabled; enable it" if not package.enabled else "Consent to what it needs"
+        return f"{begin} with: glixctl enable {name}{flags} {there}"
+    if request.pin and request.pin != package.pin:
+        return f"Pin it with: glixctl set {name} pin={request.pin} {there}"
+    where = request.scope is not manifest.scope_of(package) or request.user not in (None, manifest.user_of(package))
+    if where:
+        whose = f" --user {request.user}" if request.user else f" --scope {request.scope.value}"
+        return f"Move it with: glixctl move {name}{whose} {there}"
+    return "Nothing needs to be done."
 
 
 def _taken(base: Base, without: tuple[str, str] | None = None) -> dict[str, str]:

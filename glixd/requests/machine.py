@@ -52,8 +52,8 @@ def _home(row: api.Operation, asked: api.RebuildParameters, host: str, context: 
 def restore(tools: Tools, row: api.Operation, asked: api.RollbackParameters, context: Context) -> Made:
     """Find the generation, and the commit that it was built from; raises UnknownGeneration."""
     number = asked.to_generation or 0
-    if asked.steps is not None or asked.to_commit is not None:
-        raise invalid("to_generation", "it can't be combined with steps or to_commit", others=("steps", "to_commit"))
+    if others := [name for name in ("steps", "to_commit") if getattr(asked, name) is not None]:
+        raise invalid("to_generation", f"it can't be combined with {' or '.join(others)}", others=others)
     host, _ = tools.host(asked, context)
     if host != tools.default_host:
         raise invalid("host", f"the generations of {host} are on that machine; this is {tools.default_host}")

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -744,3 +746,33 @@ def test_what_comes_in_by_the_pipe_is_called_standard_input(
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
         assert main(["apply", "-f", "-"]) == 2
         assert capsys.readouterr().err.startswith(f"glixctl: {said}")
+
+
+def test_the_repository_that_was_named_is_the_one_to_make(
+    daemon: Daemon, wire_error: type[WireError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.play("List", wire_error("NoRepository", "There is no repository at /x.", "Run: glixctl init"))
+    assert main(["list"]) == 4
+    assert capsys.readouterr().err.endswith("hint: Run: glixctl init\n")
+    default = protocol.user_repository(os.environ)
+    assert main(["list", "--dir", default]) == 4
+    assert capsys.readouterr().err.endswith(f"hint: Run: glixctl init --dir {default}\n")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("mode", "hint"), [("user", "Leave --transport out"), ("system", "Is glixd installed")])
+def test_a_bus_that_is_not_there_is_named(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str, hint: str
+) -> None:
+    for name in ("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"):
+        monkeypatch.setenv(name, f"unix:path={runtime}.bus")
+    assert main(["list", "--mode", mode, "--transport", "bus"]) == 6
+    said = capsys.readouterr().err
+    named = "system" if mode == "system" else "session"
+    assert f"glixctl: The {named} bus can't be reached: No such file or directory.\nhint: {hint}" in said
+    gc.collect()  # the library of the bus forgets to close the socket of a connection that failed
+
+
+def test_a_folder_that_is_no_clone_is_named(daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", "--folder", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"glixctl: {tmp_path} is no clone that glixctl made.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from glixd.api import Scope
+from glixd.api import Consent, Scope
 from glixd.errors import GlixError, InvalidRequest, NotFound, Refused
 from glixd.model.change import Add, Base, Init, Plan, Planned, Regenerate, Remove, Resolved, Switch, manifest_path
 from glixd.model.flakefile import FlakeFile
@@ -172,7 +172,23 @@ def test_what_is_there_already_is_refused_with_what_to_do() -> None:
     assert error.code is ErrorCode.ALREADY_INSTALLED
     assert error.hint == "Nothing needs to be done."
     disabled = refusal(base(), add(flake("tool", "github:o/tool")))
-    assert disabled.hint == "It is disabled; enable it with: glixctl enable tool"
+    assert disabled.hint == "It is disabled; enable it with: glixctl enable tool --host laptop"
+    consented = replace(attribute("firefox"), consents=(Consent.UNFREE,))
+    hints = {
+        refusal(base(), asked).hint
+        for asked in (
+            add(consented),
+            add(attribute("firefox"), pin="v1"),
+            add(attribute("firefox"), scope=Scope.HOME),
+            add(attribute("firefox"), scope=Scope.HOME, user="bob"),
+        )
+    }
+    assert hints == {
+        "Consent to what it needs with: glixctl enable firefox --allow-unfree --host laptop",
+        "Pin it with: glixctl set firefox pin=v1 --host laptop",
+        "Move it with: glixctl move firefox --scope home --host laptop",
+        "Move it with: glixctl move firefox --user bob --host laptop",
+    }
     other = refusal(base(), add(flake("firefox", "github:o/firefox")))
     assert "--name" in other.hint
 
