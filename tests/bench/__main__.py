@@ -12,6 +12,7 @@ import compileall
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from scripts import performance
+from scripts.performance import RESULTS
 from tests.bench import modes, programs, search, service, switching
 from tests.bench import profile as parts
 from tests.bench.measure import Report, worse
 from tests.bench.world import World
-
-RESULTS: Final = Path(__file__).parent / "results.json"
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,26 @@ class Size:
 
     packages: tuple[int, ...]
     hosts: tuple[int, ...]
+    commits: tuple[int, ...]
     processes: int
     """Rounds of whole processes."""
     trips: int
     """Round trips."""
     mutations: int
-    """Mutations of each of 32 clients."""
+    """Mutations of each of 32 clients; an even number, so that they end where they began."""
     names: int
     """Packages that are searched."""
     searches: int
     """Rounds of searches."""
 
 
-WHOLE: Final = Size((0, 100, 1000, 10_000), (1, 10, 1000), 15, 2000, 20, 100_000, 100)
-QUICK: Final = Size((3,), (2,), 1, 64, 1, 50, 1)
+WHOLE: Final = Size((0, 100, 1000, 10_000), (1, 10, 1000), (1, 1000, 10_000), 15, 2000, 20, 100_000, 100)
+QUICK: Final = Size((3,), (2,), (4,), 1, 64, 2, 50, 1)
 
 PARTS: Final[Mapping[str, Callable[[Report, World, Size], None]]] = {
     "packages": lambda report, world, size: programs.by_packages(report, world, size.packages, size.processes),
     "hosts": lambda report, world, size: programs.by_hosts(report, world, size.hosts, size.processes),
+    "commits": lambda report, world, size: programs.by_commits(report, world, size.commits, size.processes),
     "trips": lambda report, world, size: service.round_trips(report, world, size.trips),
     "mutations": lambda report, world, size: service.mutations(report, world, size.mutations),
     "memory": lambda report, world, size: service.memory(
@@ -73,7 +76,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round of everything, to see that it runs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go, as JSON")
     parser.add_argument(
-        "--keep", action="store_true", help=f"make them what later runs are compared with ({RESULTS.name})"
+        "--keep",
+        action="store_true",
+        help=f"make them what later runs are compared with, and what the page about performance tells ({RESULTS.name})",
     )
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
@@ -90,13 +95,15 @@ def main() -> int:
     results = {"machine": _machine(), "figures": {figure.name: figure.as_json() for figure in report.figures}}
     for file in filter(None, (options.out, RESULTS if options.keep else None)):
         file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if options.keep:
+        performance.write()
     return 0
 
 
 def _compile() -> None:
     """What is installed has compiled files; a checkout may lack some, and would be measured reading its sources."""
     for package in ("glixd", "glixctl"):
-        compileall.compile_dir(RESULTS.parents[2] / package, quiet=1)
+        compileall.compile_dir(performance.CHECKOUT / package, quiet=1)
 
 
 def _conclude(report: Report, earlier: Mapping[str, Any]) -> None:
@@ -113,7 +120,17 @@ def _conclude(report: Report, earlier: Mapping[str, Any]) -> None:
 
 def _machine() -> dict[str, Any]:
     """What figures without a ratio depend on."""
-    return {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "arch": platform.machine()}
+    git, nix = (
+        subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+        for name in ("git", "nix")
+    )
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "arch": platform.machine(),
+        "Python": platform.python_version(),
+        "git": git,
+        "nix": nix,
+    }
 
 
 if __name__ == "__main__":

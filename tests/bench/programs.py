@@ -57,6 +57,20 @@ def by_hosts(report: Report, world: World, sizes: tuple[int, ...], rounds: int) 
             _writing(report, world, daemon, f"{size} hosts", few, None)
 
 
+def by_commits(report: Report, world: World, sizes: tuple[int, ...], rounds: int) -> None:
+    """What may depend on the length of the history, with so many commits."""
+    for size in sizes:
+        with world.daemon(f"commits-{size}", packages=10, commits=size) as daemon:
+            client, environment = Client(daemon.site), daemon.site.environment()
+            cases: dict[str, Case] = {
+                PYTHON: lambda environment=environment: bare_python(environment),  # type: ignore[misc]
+                **_commands(client, [("list",), ("history",)]),
+                "enable": _switching(daemon, client),
+                "rollback": _after(daemon, lambda client=client: client("rollback"), "Enable", names=["git"]),  # type: ignore[misc]
+            }
+            report.interleaved(f"{size} commits", cases, max(3, rounds // 2), baseline=PYTHON)
+
+
 def _reading(
     report: Report,
     daemon: RunningDaemon,

@@ -28,6 +28,7 @@ from tests.support.private_bus import private_bus
 
 OUTSTANDING: Final = 32
 CLIENTS: Final = 32
+FEWER: Final = (1, 8)
 BARE_NAME: Final = "org.glixos.Bench"
 BUSCTL: Final = "to a bare service"
 BARE_SERVICE: Final = """
@@ -125,20 +126,35 @@ def mutations(report: Report, world: World, each: int) -> None:
                 client.run("Disable" if number % 2 else "Enable", names=["package-00000"])
                 took.append((time.perf_counter() - began) * 1000)
         report.add(Figure("mutation: one client, one at a time", tuple(took)))
-        before, idle = len(daemon.site.commits()), _resident(daemon.pid)
+        for clients in FEWER:
+            report.add(_rate(daemon, clients, each))
+        idle = _resident(daemon.pid)
         with _program(LISTENER, address, BUS_NAME) as listener:
             began = time.perf_counter()
-            with ThreadPoolExecutor(CLIENTS) as clients:
-                told = sum(clients.map(partial(_mutate, daemon, each=each), range(CLIENTS)))
+            rate, told = _flood(daemon, CLIENTS, each)
             seconds = time.perf_counter() - began
             heard = int(listener.communicate()[0])
-        made = len(daemon.site.commits()) - before
-        if made != CLIENTS * each:
-            raise RuntimeError(f"{CLIENTS * each} mutations made {made} commits")
-        report.add(Figure(f"mutations: {CLIENTS} clients at once", (made / seconds,), "1/s", goal=100.0))
+        report.add(Figure(f"mutations: {CLIENTS} clients at once", (rate,), "1/s", goal=100.0))
         report.add(Figure(f"signals: on the bus, while {CLIENTS} clients change", (heard / seconds,), "1/s"))
         report.add(Figure(f"signals: on the socket, to {CLIENTS} clients", (told / seconds,), "1/s"))
         report.add(Figure("memory: after the changes of many", (_resident(daemon.pid),), "MiB", "before them", idle))
+
+
+def _rate(daemon: RunningDaemon, clients: int, each: int) -> Figure:
+    return Figure(f"mutations: {clients} clients at once", (_flood(daemon, clients, each)[0],), "1/s")
+
+
+def _flood(daemon: RunningDaemon, clients: int, each: int) -> tuple[float, int]:
+    """How many changes a second so many clients make, each of them committed, and how much they were told meanwhile."""
+    before = len(daemon.site.commits())
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as threads:
+        told = sum(threads.map(partial(_mutate, daemon, each=each), range(clients)))
+    seconds = time.perf_counter() - began
+    made = len(daemon.site.commits()) - before
+    if made != clients * each:
+        raise RuntimeError(f"{clients * each} mutations made {made} commits")
+    return made / seconds, told
 
 
 def memory(report: Report, world: World, sizes: tuple[int, ...]) -> None:

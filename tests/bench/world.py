@@ -41,7 +41,7 @@ class World:
             return cls(folder, nix, sources, Template.make(folder / "template", nix, sources))
 
     @contextmanager
-    def site(self, name: str, *, packages: int = 0, hosts: int = 1) -> Iterator[Site]:
+    def site(self, name: str, *, packages: int = 0, hosts: int = 1, commits: int = 0) -> Iterator[Site]:
         """A home with a repository of that size; disabled packages, so that evaluating it stays what it is for few."""
         with new_site(self.folder / name, self.nix, self.template) as site:
             tables = "".join(
@@ -53,19 +53,42 @@ class World:
                 files |= generated_host(f"host-{number:04}", "x86_64-linux")
             write_files(site.repository, files)
             commit_all(site.repository, "Fill")
+            _lengthen(site, commits)
             yield site
 
     @contextmanager
     def daemon(
-        self, name: str, *, packages: int = 0, hosts: int = 1, bus: str = "none", extra: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        packages: int = 0,
+        hosts: int = 1,
+        commits: int = 0,
+        bus: str = "none",
+        extra: Mapping[str, str] | None = None,
     ) -> Iterator[RunningDaemon]:
         """A daemon on such a repository, with its regions written."""
         with (
-            self.site(name, packages=packages, hosts=hosts) as site,
+            self.site(name, packages=packages, hosts=hosts, commits=commits) as site,
             running(RunningDaemon(site, bus=bus, extra={**QUIET, **(extra or {})})) as daemon,
         ):
             daemon.run("Regenerate", evaluate=False)
             yield daemon
+
+
+def _lengthen(site: Site, commits: int) -> None:
+    """Put so many commits on the branch that change a manifest there and back, and leave it as it was."""
+    if commits < 2:
+        return
+    text = site.read(MANIFEST).encode()
+    stream = bytearray()
+    for number in range(commits // 2 * 2):
+        data = text + b"# there\n" if number % 2 == 0 else text
+        stream += b"commit refs/heads/main\ncommitter Bench <bench@localhost> %d +0000\n" % (1_700_000_000 + number)
+        stream += b"data 6\nChange\n" + (b"from refs/heads/main^0\n" if number == 0 else b"")
+        stream += b"M 100644 inline %s\ndata %d\n%s\n" % (MANIFEST.encode(), len(data), data)
+    command = ["git", "-C", os.fspath(site.repository), "fast-import", "--quiet"]
+    subprocess.run(command, input=bytes(stream), check=True)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ def test_every_part_runs_and_leaves_its_figures(tmp_path: Path) -> None:
     heads: tuple[str, ...] = (
         "3 packages",
         "2 hosts",
+        "4 commits",
         "socket",
         "bus",
         "busctl",

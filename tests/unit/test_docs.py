@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from glixctl import cli
 from glixctl.errors import UsageError
 from glixd.model import manifest
 from glixd.protocol import DEFAULT_CORE_URL
-from scripts import reference
+from scripts import performance, reference
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = CHECKOUT / "README.md"
@@ -126,3 +127,40 @@ def test_every_decision_is_in_the_list_of_decisions() -> None:
     folder = CHECKOUT / "docs" / "adr"
     listed = LINK.findall((folder / "README.md").read_text())
     assert listed == sorted(path.name for path in folder.glob("[0-9]*.md"))
+
+
+# -- performance ---------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_of_the_page_about_performance_are_those_of_the_kept_run() -> None:
+    text = performance.PAGE.read_text()
+    results = json.loads(performance.RESULTS.read_text())
+    assert performance.rendered(text, results) == text, "run scripts/performance.py"
+    assert [place["name"] for place in performance.PLACE.finditer(text)] == sorted(
+        performance.TABLES, key=lambda name: text.index(f"<!-- figures: {name} -->")
+    )
+
+
+def test_other_figures_make_another_page() -> None:
+    text = performance.PAGE.read_text()
+    results = json.loads(performance.RESULTS.read_text())
+    for name in ("parts: glixctl list", "100 packages, writing: add NAME", "memory: idle, 0 packages"):
+        figures = results["figures"]
+        changed = {**figures, name: {**figures[name], "median": 2 * figures[name]["median"] + 1}}
+        assert performance.rendered(text, {**results, "figures": changed}) != text
+
+
+def test_a_goal_is_told_with_how_far_it_is_missed() -> None:
+    figures = {
+        "fast": {"unit": "ms", "median": 20.0, "ratio": 2.0, "baseline": "floor", "goal": 2.5},
+        "slow": {"unit": "ms", "median": 30.0, "ratio": 3.0, "baseline": "floor", "goal": 2.5},
+        "rate": {"unit": "1/s", "median": 50.0, "goal": 100.0},
+    }
+    page = performance.rendered(
+        "<!-- figures: goals -->\n<!-- end of figures -->\n", {"machine": {}, "figures": figures}
+    )
+    assert "| fast | ≤ 2.5 × floor | 2.00 × (20.0 ms) | met |" in page
+    assert "| slow | ≤ 2.5 × floor | 3.00 × (30.0 ms) | missed by 20 % |" in page
+    assert "| rate | ≥ 100 a second | 50.0 a second | missed by 100 % |" in page
+    assert "1 of 3 goals are met." in page
+    assert performance.rendered(page, {"machine": {}, "figures": figures}) == page
