@@ -36,7 +36,7 @@ EXITS: Final[Mapping[Exit, str]] = {
     Exit.NOT_AUTHORISED: "You may not do that.",
     Exit.NOT_FOUND: "There is no such host, package, transaction or repository.",
     Exit.REFUSED: "It contradicts what is there, or the input is refused.",
-    Exit.UNREACHABLE: "The daemon can't be asked.",
+    Exit.UNREACHABLE: "The daemon can't be asked, or another machine is not reached.",
     Exit.NOTHING_TO_DO: "There is nothing to do.",
     Exit.UNITS_FAILED: "The system was switched, and units failed.",
     Exit.REBOOT_NEEDED: "The change needs a reboot to take effect.",
@@ -49,6 +49,7 @@ EXITS: Final[Mapping[Exit, str]] = {
 ENVIRONMENT: Final = {
     "GLIX_MODE": "user or system: whose daemon is asked, where --mode does not say it.",
     "GLIX_ROOT": "The repository of user mode; by default $XDG_CONFIG_HOME/glixos.",
+    "NIX_SSHOPTS": "Options for ssh to other machines, before those of glixctl.",
     "NO_COLOR": "Where it is set to anything, nothing is coloured.",
     "COLUMNS": "The width of the terminal, where it is not to be found out.",
 }

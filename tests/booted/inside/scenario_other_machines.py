@@ -13,7 +13,8 @@ from typing import Any, Final
 import pytest
 
 from glixd.protocol import Exit
-from tests.booted.inside.machine import Done, eventually, run, unit
+from tests.booted.inside.conftest import HOST
+from tests.booted.inside.machine import Done, as_user, eventually, git, run, unit
 from tests.support.repositories import Sources
 
 FLEET: Final = Path("/root/fleet")
@@ -53,16 +54,14 @@ def fleet(sources: Sources) -> Iterator[None]:
     (ssh / "config").write_text(FOUND)
     key = Path("/etc/ssh/ssh_host_ed25519_key.pub").read_text()
     (ssh / "known_hosts").write_text(f"pi {key}")
-    before = RUNNING.readlink() if RUNNING.is_symlink() else None
-    generations = set(PROFILE.parent.glob("system*"))
+    before = {link: link.readlink() for link in (RUNNING, *PROFILE.parent.glob("system*")) if link.is_symlink()}
     words = ("--nixpkgs", sources.nixpkgs, "--core", sources.core, "--home-manager", sources.home_manager)
     glixctl("init", "--host", "pi", "--user", "alice", *words)
     yield
-    for link in set(PROFILE.parent.glob("system*")) - generations:
+    for link in (RUNNING, *PROFILE.parent.glob("system*")):
         link.unlink()
-    RUNNING.unlink()
-    if before is not None:
-        RUNNING.symlink_to(before)
+    for link, target in before.items():
+        link.symlink_to(target)
     shutil.rmtree(ssh)
 
 
@@ -76,6 +75,27 @@ def running() -> Iterator[tuple[str, Path]]:
     yield os.readlink(PROFILE), RUNNING.readlink()
     run("systemctl", "start", "ssh.service")
     assert unit("glix-confirm.service", "LoadState") == "not-found"
+
+
+@pytest.mark.usefixtures("repository", "running")
+def test_somebody_who_is_not_root_here_switches_a_machine_that_lets_them_in() -> None:
+    ssh = Path("/home/alice/.ssh")
+    as_user("alice", "mkdir", "--mode=700", str(ssh))
+    as_user("alice", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(ssh / "id_ed25519"))
+    for name in ("config", "known_hosts"):
+        shutil.copy(f"/root/.ssh/{name}", ssh)
+        shutil.chown(ssh / name, "alice", "alice")
+    words = ("glixctl", "rebuild", "--host", HOST, "--target-host", "root@pi", "--json")
+    refused = as_user("alice", *words, check=False)
+    assert refused.returncode == Exit.NOT_AUTHORISED
+    assert json.loads(refused.stdout)["hosts"][0]["error"]["name"] == "LoginRefused"
+    with Path("/root/.ssh/authorized_keys").open("a") as file:
+        file.write((ssh / "id_ed25519.pub").read_text())
+    [row] = json.loads(as_user("alice", *words).stdout)["hosts"]
+    assert row["state"] == "switched"
+    assert str(RUNNING.readlink()) == row["path"]
+    assert row["commit"] == git("rev-parse", "main")
+    shutil.rmtree(ssh)
 
 
 def answers() -> list[Path]:
