@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LIMIT = 0.25
 """Seconds in which the daemon has to answer; with the start of the program it makes less than 300 ms."""
+SEARCHED = 2
+"""Letters of a package from which on it is searched for."""
 FILES = ":files"
 FOLDERS = ":folders"
 
@@ -47,7 +49,7 @@ def _candidates(before: Sequence[str], current: str) -> Iterable[Candidate]:
     found = cli.find(before)
     table = found.parser.table if found else cli.every_flag()
     parted = found.parted if found else cli.Parted(table, before)
-    asking = _Asking(parted.flags, found.arguments if found else ())
+    asking = _Asking(parted.flags, found.arguments if found else (), current, found.parser.prog if found else "")
     flag, equals, _ = current.partition("=")
     if parted.unfinished is not None:
         return _values(parted.unfinished, asking)
@@ -137,8 +139,10 @@ def _ring(_signal: int, _frame: FrameType | None) -> NoReturn:
 class _Asking:
     """The daemon that the flags of the command line mean, where it runs, and what they say about the question."""
 
-    def __init__(self, flags: Sequence[str], arguments: Sequence[str]) -> None:
+    def __init__(self, flags: Sequence[str], arguments: Sequence[str], current: str, verb: str) -> None:
         self.arguments = arguments
+        self.current = current
+        self.verb = verb
         self._flags = dict(word[2:].split("=", 1) for word in flags if word.startswith("--") and "=" in word)
         self._client: Client | None = None
 
@@ -170,6 +174,13 @@ def _packages(asking: _Asking) -> Iterator[Candidate]:
         if not page.get("next"):
             return
         cursor = {"after": page["next"]}
+
+
+def _found(asking: _Asking) -> Iterator[Candidate]:
+    """What could be added and begins like the word at the cursor; a letter alone would be half of nixpkgs."""
+    if len(asking.current) >= SEARCHED:
+        for match in asking.call("Search", query=asking.current, limit=PAGE_SIZE, **asking.host)["matches"]:
+            yield match["name"], match.get("description") or match["flake"]
 
 
 def _hosts(asking: _Asking) -> Iterator[Candidate]:
@@ -208,10 +219,24 @@ def _commits_and_generations(asking: _Asking) -> Iterator[Candidate]:
     yield from _commits(asking)
 
 
+def _changes(asking: _Asking) -> Iterator[Candidate]:
+    """The changes whose values are known: of a host, or of a package."""
+    closed, user = (_OF_HOSTS, "primary_user") if asking.verb.endswith("host set") else (_OF_PACKAGES, "user")
+    yield from ((f"{key}={value}", "") for key, values in closed.items() for value in values)
+    if asking.current.startswith(user):
+        yield from ((f"{user}={name}", what) for name, what in _users(asking))
+
+
 def _topics(_asking: _Asking) -> Iterator[Candidate]:
     yield from ((task, title) for task, (title, _) in commands.TASKS.items())
     yield from _verbs(())
 
+
+_TRUTHS = ("true", "false")
+_SCOPES = ("system", "home")
+_SYSTEMS = ("x86_64-linux", "aarch64-linux")
+_OF_PACKAGES = {"scope": _SCOPES, "enabled": _TRUTHS, "follows": _TRUTHS}
+_OF_HOSTS = {"default_scope": _SCOPES, "auto_apply": _TRUTHS, "core_modules": _TRUTHS, "system": _SYSTEMS}
 
 _SOURCES: Mapping[str, Source] = {
     "COMMIT": _commits,
@@ -219,12 +244,18 @@ _SOURCES: Mapping[str, Source] = {
     "GENERATION": _generations,
     "DIR": lambda _: [(FOLDERS, "")],
     "FILE": lambda _: [(FILES, "")],
+    "FOLDER": lambda _: [(FOLDERS, "")],
     "HOST": _hosts,
     "ID": _transactions,
     "INPUT": _inputs,
+    "KEY=VALUE": _changes,
     "NAME": _packages,
     "PATH": lambda _: [(FILES, "")],
+    "PROFILE": lambda _: [("minimal", "without a screen"), ("desktop", "a graphical machine")],
+    "REF": _found,
+    "SYSTEM": lambda _: [(system, "") for system in _SYSTEMS],
     "TOPIC": _topics,
     "USER": _users,
+    "WORD": _found,
 }
 """Where the words for an argument or flag come from, by the word that stands for it in its help."""

@@ -119,7 +119,7 @@ def _read(text: str) -> Mapping[str, Any]:
     try:
         return read_toml(text)
     except (ValueError, RecursionError) as error:
-        raise invalid_manifest("glix.toml", f"can't be edited: {error}") from error
+        raise invalid_manifest("hosts/*/glix.toml", f"can't be edited: {error}") from error
 
 
 def _existing(base: Mapping[str, Any], name: str) -> Mapping[str, Any]:

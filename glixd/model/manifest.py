@@ -122,7 +122,8 @@ def invalid_manifest(path: str, reason: str, line: int | None = None) -> Refused
     details: dict[str, Detail] = {"path": path, "reason": reason}
     if line is not None:
         details["line"] = line
-    return Refused(f"{where}: {reason}", code=ErrorCode.MANIFEST_INVALID, details=details)
+    hint = f"Correct the file, or take back what was edited with: git checkout -- {path}"
+    return Refused(f"{where}: {reason}", code=ErrorCode.MANIFEST_INVALID, hint=hint, details=details)
 
 
 def key_pattern(key: str) -> str:
@@ -230,9 +231,10 @@ class _Reader:
         """The error for what is no TOML; before Python 3.14 tomllib says the line in its message alone."""
         match = _LINE_IN_MESSAGE.search(message)
         if match is None:
-            return invalid_manifest(self._path, message)
+            return invalid_manifest(self._path, f"this is no TOML: {message}")
         last = self._text.removesuffix("\n").count("\n") + 1
-        return invalid_manifest(self._path, message[: match.start()], min(int(match[1] or last), last))
+        reason = f"this is no TOML: {message[: match.start()]}"
+        return invalid_manifest(self._path, reason, min(int(match[1] or last), last))
 
     def _check_top(self) -> None:
         self._check_unknown(self._document, frozenset({"schema", "settings", "packages"}), ())

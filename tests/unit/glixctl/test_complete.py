@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pytest
 from glixctl import commands
 from glixctl.__main__ import main
 from glixctl.commands import completion
+from glixd import api
 from glixd.protocol import user_socket
 
 if TYPE_CHECKING:
@@ -89,6 +91,9 @@ def test_values_are_those_that_the_parser_allows(complete: Completer) -> None:
     assert complete.words("list", "--dir", "") == [":folders"]
     assert complete.words("list", "--dir", "/ho") == [":folders"]
     assert complete.words("apply", "-f", "cha") == [":files"]
+    assert complete.words("clone", "") == complete.words("init", "--import", "") == [":folders"]
+    assert complete.words("init", "--profile", "d") == ["desktop"]
+    assert complete.words("init", "--system", "a") == ["aarch64-linux"]
 
 
 @pytest.mark.parametrize("words", [["qqq", ""], ["transaction", "qqq", ""], ["list", "x", ""], ["add", "--name", ""]])
@@ -123,6 +128,35 @@ def test_hosts_users_inputs_commits_and_transactions_are_live(complete: Complete
     assert complete.lines("update", "") == ["nixpkgs\tgithub:NixOS/nixpkgs", "mine"]
     assert complete.words("update", "mine", "") == ["nixpkgs"]
     assert complete.lines("transaction", "show", "") == [f"{ID}\tAdd  failed"]
+
+
+def test_changes_are_keys_with_the_values_that_they_can_have(complete: Completer, daemon: Daemon) -> None:
+    daemon.play("ListHosts", {"hosts": [{"name": "laptop", "primary_user": "alice"}]})
+    assert complete.words("set", "git", "sco") == ["scope=system", "scope=home"]
+    assert complete.words("set", "git", "user") == ["user=alice"]
+    assert complete.words("host", "set", "pi", "primary_user=a") == ["primary_user=alice"]
+    for words, operation, named in (
+        (["set", "git"], "Set", {"name": "git"}),
+        (["host", "set", "pi"], "SetHost", {"host": "pi"}),
+    ):
+        offered = complete.words(*words, "")
+        assert len(offered) >= 6
+        for change in offered:
+            api.parse(api.operation(operation), {**named, "changes": dict([change.split("=")])})
+
+
+def test_profiles_are_those_of_the_core(complete: Completer) -> None:
+    known = tomllib.loads((Path(__file__).parents[3] / "core/profiles.toml").read_text())["profiles"]
+    assert complete.words("init", "--profile", "") == list(known)
+
+
+def test_what_could_be_added_is_searched_for_once_there_are_letters(complete: Completer, daemon: Daemon) -> None:
+    matches = [{"name": name, "flake": f"nixpkgs#{name}", "description": "A browser"} for name in ("firefox", "other")]
+    daemon.play("Search", {"matches": matches})
+    assert complete.lines("add", "--host", "pi", "fire") == ["firefox\tA browser"]
+    assert daemon.asked == [("Search", {"query": "fire", "limit": 1000, "host": "pi"})]
+    assert complete.words("search", "fire") == complete.words("resolve", "fire") == ["firefox"]
+    assert complete.words("add", "f") == []
 
 
 def test_a_word_that_would_control_the_terminal_is_not_offered(complete: Completer, daemon: Daemon) -> None:

@@ -86,7 +86,7 @@ BROKEN: list[tuple[str, int | None, str]] = [
     ('\nschema = "1"\n', 2, "understands schema = 1"),
     ("schema = true\n", 1, "understands schema = 1"),
     ("schema = 1.0\n", 1, "schema"),
-    ("schema = 1\nx =\n", 2, "Invalid value"),
+    ("schema = 1\nx =\n", 2, "this is no TOML: Invalid value"),
     ("schema = 1\nx = [\n", 2, ""),
     ("schema = 1\nschema = 1\n", 2, "Cannot overwrite"),
     ("schema = 1\nx = " + "[" * 20_000, None, "nested too deeply"),
@@ -162,6 +162,7 @@ def test_a_broken_manifest_is_refused_with_path_line_and_reason(text: str, line:
     assert reason in str(error.details["reason"])
     assert error.message.startswith(f"{PATH}:{line}: " if line else f"{PATH}: ")
     assert error.message.isprintable()
+    assert error.hint.endswith(f": git checkout -- {PATH}")
 
 
 def test_ten_thousand_packages_are_read() -> None:
