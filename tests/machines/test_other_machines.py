@@ -19,17 +19,10 @@ from glixd.protocol import Exit
 from tests.support.daemon import RunningDaemon, Site, glixctl_command
 from tests.support.network import NOWHERE, PATIENCE, Machine, Network
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("daemon")]
 
 BOTH = ("--target-host", "pi=root@pi", "--target-host", "desk=root@desk")
 PI = ("--host", "pi", "--target-host", "root@pi")
-
-
-@pytest.fixture(autouse=True)
-def hosts(site: Site, daemon: RunningDaemon) -> None:
-    """Two more hosts in the repository."""
-    for host in ("pi", "desk"):
-        daemon.done("Init", host=host, user="alice", system="x86_64-linux")
 
 
 @contextmanager
