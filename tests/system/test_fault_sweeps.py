@@ -83,7 +83,7 @@ def test_the_sweep_sees_every_file_of_a_mutation(bench: Workbench) -> None:
     _, known = bench.case("add")
     changed = {call.path.rpartition("/")[2] for call in known.calls}
     assert {"index.lock", "main.lock", "published.lock", "state.db-wal"} <= changed
-    assert any(call.name == "renameat2" for call in known.calls)
+    assert any(call.name == "renameat2+exchange" for call in known.calls)
 
 
 def test_the_commit_point_is_on_the_disk_before_anybody_hears_of_it(bench: Workbench) -> None:
