@@ -107,7 +107,7 @@ def _layered(layer: Path, *, volatile: bool) -> list[str]:
     ]
 
 
-def boot(image: Image, script: str, shared: Path, *arguments: str, limit: float = 600) -> int:
+def boot(image: Image, script: str, shared: Path, *arguments: str, limit: float = 1000) -> int:
     """Boot, run SCRIPT as root when everything is up, and return its exit status; SHARED is /shared in the machine."""
     (shared / "run").write_text(script)
     (shared / "system.conf").write_text(_PATIENCE)

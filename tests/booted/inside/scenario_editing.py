@@ -59,7 +59,7 @@ def test_an_administrator_edits_with_an_editor_and_pushes_with_a_password() -> N
     assert (Path("/etc/glixos") / FILE).read_text() == (folder / FILE).read_text()
 
 
-def test_both_sides_of_a_conflict_are_kept_and_resolved_in_theclone() -> None:
+def test_both_sides_of_a_conflict_are_kept_and_resolved_in_the_clone() -> None:
     mine, other = clone("root", "mine"), clone("root", "other")
     _add_line(other, "the line of the other", "First")
     push(other)
