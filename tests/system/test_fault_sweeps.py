@@ -92,5 +92,5 @@ def test_the_commit_point_is_on_the_disk_before_anybody_hears_of_it(bench: Workb
     moved = told.index(("rename", "refs/heads/main.lock"))
     assert ("fsync", "refs/heads/main.lock") in told[:moved]
     assert any(name == "fsync" and path.startswith("objects/") for name, path in told[:moved])
-    published = next(at for at, (name, _) in enumerate(told) if name == "renameat2")
+    published = next(at for at, (name, _) in enumerate(told) if name == "renameat2+exchange")
     assert ("fsync", "refs/heads") in told[moved:published]
