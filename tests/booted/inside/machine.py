@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-PATIENCE: Final = 90.0
+PATIENCE: Final = 180.0
 SEAT: Final = {"XDG_SEAT": "seat0", "XDG_SESSION_CLASS": "user", "XDG_SESSION_TYPE": "tty"}
 """What makes a session one of somebody who sits at the machine."""
 UNIT: Final = "glixd.service"
