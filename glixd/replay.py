@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from glixd.backends.files import translating
 from glixd.backends.objects import PROGRAM, Commit, Content, Person
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import Snapshot
@@ -72,7 +73,10 @@ def _merged(repository: Repository, file: PushedFile, now: bytes | None) -> byte
         return file.after
     if now is None or file.before is None or file.after is None or b"\0" in now + file.after:
         raise _Conflicting
-    with tempfile.TemporaryDirectory(dir=repository.scratch, prefix="merge-") as folder:
+    with (
+        translating(repository.scratch),
+        tempfile.TemporaryDirectory(dir=repository.scratch, prefix="merge-") as folder,
+    ):
         paths = [Path(folder) / name for name in ("now", "before", "after")]
         for path, data in zip(paths, (now, file.before, file.after), strict=True):
             path.write_bytes(data)

@@ -62,11 +62,11 @@ class Bundles:
             return file.read(UPLOAD_PIECE), size
 
     def _make(self, branch: str, commit: str, bundle: Path) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in self._folder.glob("*.bundle"):
-            old.unlink(missing_ok=True)
         beside = bundle.with_suffix(f".{secrets.token_hex(4)}")
         with files.translating(self._folder):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for old in self._folder.glob("*.bundle"):
+                old.unlink(missing_ok=True)
             self._git.bundle(branch, commit, beside, timeout=TIMEOUT)
             beside.replace(bundle)
 
@@ -86,10 +86,10 @@ class Uploads:
         self._expire()
         if upload is None:
             upload = secrets.token_hex(16)
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for old in self._folder.glob(f"{uid}-*"):
-                old.unlink(missing_ok=True)
             with files.translating(self._folder):
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for old in self._folder.glob(f"{uid}-*"):
+                    old.unlink(missing_ok=True)
                 (self._folder / f"{uid}-{upload}").touch(0o600)
         path = self._path(uid, upload)
         size = path.stat().st_size
@@ -119,7 +119,8 @@ class Uploads:
         """
         bundle = self._path(uid, upload)
         folder = self._folder / f"opened-{secrets.token_hex(8)}"
-        folder.mkdir(mode=0o700)
+        with files.translating(self._folder):
+            folder.mkdir(mode=0o700)
         quarantine = Git(folder, self._processes)
         try:
             with files.translating(folder):
@@ -128,6 +129,7 @@ class Uploads:
                 alternates = quarantine.directory / "objects" / "info" / "alternates"
                 alternates.write_bytes(os.fsencode(git.directory / "objects") + b"\n")
             if not quarantine.fetch_bundle(bundle, _ARRIVED, timeout=TIMEOUT, cancellation=cancellation):
+                files.explain_full(folder, files.NEEDED_BYTES, files.NEEDED_INODES)
                 raise Refused(
                     "What was brought is no bundle of commits that build on the repository.",
                     hint="Make a clone with glixctl clone, commit there, and run glixctl push in it.",

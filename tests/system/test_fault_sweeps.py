@@ -45,9 +45,14 @@ def every(known: Reference, fault: Fault) -> Iterator[int]:
     step = 1 if FULL else max(1, len(points) // SOME[fault])
     middle = commit_point(known, fault) or -AROUND
     last = points[-LAST:] if fault is FSYNC_EIO else ()
+    folders = (
+        [call for call in points if call.name.startswith("mkdir") and "/.git/" not in call.path]
+        if fault is ONE_ENOSPC
+        else ()
+    )
     for call in points:
         if call.point % step == len(known.calls) % step or (
-            call in last or (fault in (KILL, RENAME_EIO) and abs(call.point - middle) <= AROUND)
+            call in last or call in folders or (fault in (KILL, RENAME_EIO) and abs(call.point - middle) <= AROUND)
         ):
             yield call.point
 
