@@ -278,19 +278,23 @@ class Git:
         """Set entries of the index file `index`, None takes a path out; git starts while something else is done."""
         environment = {**ENVIRONMENT, **self._no_filters(), "GIT_INDEX_FILE": str(index)}
         argv = self._argv("update-index", "-z", "--index-info")
-        with self._processes.begun(argv, cwd=self.root, environment=environment, keep=keep) as finish:
+        try:
+            with self._processes.begun(argv, cwd=self.root, environment=environment, keep=keep) as finish:
 
-            def stage(entries: Mapping[str, Entry | None]) -> None:
-                width = max((len(entry.oid) for entry in entries.values() if entry), default=40)
-                lines = [
-                    f"{entry.mode} {entry.oid}\t{path}\0" if entry else f"0 {'0' * width}\t{path}\0"
-                    for path, entry in entries.items()
-                ]
-                done = finish("".join(lines).encode())
-                if done.status:
-                    raise self._failure("update-index", done)
+                def stage(entries: Mapping[str, Entry | None]) -> None:
+                    width = max((len(entry.oid) for entry in entries.values() if entry), default=40)
+                    lines = [
+                        f"{entry.mode} {entry.oid}\t{path}\0" if entry else f"0 {'0' * width}\t{path}\0"
+                        for path, entry in entries.items()
+                    ]
+                    done = finish("".join(lines).encode())
+                    if done.status:
+                        raise self._failure("update-index", done)
 
-            yield stage
+                yield stage
+        except BaseException:  # git is ended then, and may not have come to remove what it locks with
+            Path(f"{index}.lock").unlink(missing_ok=True)
+            raise
 
     def read_tree(self, commit: str, index: Path, *, keep: Sequence[int]) -> None:
         """Write an index file anew from a commit."""
