@@ -41,6 +41,16 @@ def site(tmp_path: Path, template: Template) -> Iterator[Site]:
 
 
 @pytest.fixture
+def unbuilt_site(tmp_path: Path, sources: Sources) -> Iterator[Site]:
+    """The same with a nix of its own, which has not built anything for another test."""
+    nix = HermeticNix(tmp_path / "nix")
+    template = Template.make(tmp_path / "template", nix, sources)
+    with new_site(tmp_path / "unbuilt", nix, template) as made:
+        yield made
+    nix.remove()
+
+
+@pytest.fixture
 def bare_site(tmp_path: Path, nix: HermeticNix) -> Iterator[Site]:
     """A home without a repository."""
     with new_site(tmp_path / "bare", nix) as made:

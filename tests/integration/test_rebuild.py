@@ -114,37 +114,39 @@ def test_a_machine_of_another_kind_is_not_blamed_on_its_packages(site: Site, dae
     assert site.git("rev-parse", "HEAD") == head, "no package is disabled for it"
 
 
-def test_a_build_is_cancelled_and_leaves_nothing_running(site: Site, daemon: RunningDaemon) -> None:
-    daemon.done("Add", refs=["slowpkg"])
-    trace = site.trace()
-    with daemon.connect() as client:
-        transaction = client.call("Rebuild")["transaction"]
-        while not any(event.get("current") for event in client.notified("Progress")):
-            client.receive()
-        client.call("Cancel", transaction=transaction)
-        ended = client.wait(transaction)
-    assert ended["state"] == "cancelled"
-    assert "nothing was changed" in ended["error"]["message"]
-    assert site.trace() == trace
-    builders = [
-        pid
-        for pid in os.listdir("/proc")
-        if pid.isdigit() and str(site.nix.root) in _command(pid) and "slowpkg" in _command(pid)
-    ]
-    assert builders == []
+def test_a_build_is_cancelled_and_leaves_nothing_running(unbuilt_site: Site) -> None:
+    with RunningDaemon(unbuilt_site) as daemon:
+        daemon.done("Add", refs=["slowpkg"])
+        trace = unbuilt_site.trace()
+        with daemon.connect() as client:
+            transaction = client.call("Rebuild")["transaction"]
+            while not any(event.get("current") for event in client.notified("Progress")):
+                client.receive()
+            client.call("Cancel", transaction=transaction)
+            ended = client.wait(transaction)
+        assert ended["state"] == "cancelled"
+        assert "nothing was changed" in ended["error"]["message"]
+        assert unbuilt_site.trace() == trace
+        builders = [
+            pid
+            for pid in os.listdir("/proc")
+            if pid.isdigit() and str(unbuilt_site.nix.root) in _command(pid) and "slowpkg" in _command(pid)
+        ]
+        assert builders == []
 
 
-def test_changes_are_committed_while_a_build_runs(site: Site, daemon: RunningDaemon) -> None:
-    daemon.done("Add", refs=["slowpkg"])
-    with daemon.connect() as client:
-        transaction = client.call("Rebuild", action="build")["transaction"]
-        while not any(event.get("current") for event in client.notified("Progress")):
-            client.receive()
-        added = daemon.done("Add", refs=["git"])
-        assert daemon.call("GetTransaction", transaction=transaction)["state"] == "running"
-        client.call("Cancel", transaction=transaction)
-        built = client.wait(transaction)
-    assert built["rebuilding"] != added["commit"] == site.git("rev-parse", "HEAD")
+def test_changes_are_committed_while_a_build_runs(unbuilt_site: Site) -> None:
+    with RunningDaemon(unbuilt_site) as daemon:
+        daemon.done("Add", refs=["slowpkg"])
+        with daemon.connect() as client:
+            transaction = client.call("Rebuild", action="build")["transaction"]
+            while not any(event.get("current") for event in client.notified("Progress")):
+                client.receive()
+            added = daemon.done("Add", refs=["git"])
+            assert daemon.call("GetTransaction", transaction=transaction)["state"] == "running"
+            client.call("Cancel", transaction=transaction)
+            built = client.wait(transaction)
+        assert built["rebuilding"] != added["commit"] == unbuilt_site.git("rev-parse", "HEAD")
 
 
 def test_a_change_is_applied_after_its_commit_and_a_failed_rebuild_leaves_the_commit(

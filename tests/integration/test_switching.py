@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,7 @@ from typing import Any
 import pytest
 
 from glixd.protocol import Exit
-from tests.support.daemon import Answer, RunningDaemon, Site, Template, new_site
-from tests.support.hermetic import HermeticNix
-from tests.support.repositories import Sources
+from tests.support.daemon import Answer, RunningDaemon, Site, glixctl_command
 from tests.support.switching import Machine, switchable
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix]
@@ -343,36 +342,32 @@ def test_an_activation_can_not_be_cancelled_and_says_why(site: Site, machine: Ma
     assert machine.running == machine.system(1)
 
 
-def test_the_client_interrupted_in_a_build_leaves_everything_as_it_was(
-    site: Site, machine: Machine, daemon: RunningDaemon
-) -> None:
-    daemon.done("Add", refs=["slowpkg"])
-    trace = site.trace()
-    import subprocess
-
-    from tests.support.daemon import glixctl_command
-
-    with daemon.connect() as watcher:
-        child = subprocess.Popen(
-            glixctl_command("rebuild", "switch"),
-            env=site.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running: list[Answer] = []
-        while not running:
-            running = watcher.call("ListTransactions", states=["running"])["transactions"]
-        watcher.call("Watch", transaction=running[0]["id"])
-        while not any(event.get("current") for event in watcher.notified("Progress")):
-            watcher.receive()
-        child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=60)
-        assert child.returncode == Exit.INTERRUPTED
-        assert "is cancelled and nothing was changed" in said
-    assert site.trace() == trace
-    assert machine.running is None
+def test_the_client_interrupted_in_a_build_leaves_everything_as_it_was(unbuilt_site: Site) -> None:
+    site = unbuilt_site
+    with switchable(site) as machine, RunningDaemon(site) as daemon:
+        daemon.done("Add", refs=["slowpkg"])
+        trace = site.trace()
+        with daemon.connect() as watcher:
+            child = subprocess.Popen(
+                glixctl_command("rebuild", "switch"),
+                env=site.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            running: list[Answer] = []
+            while not running:
+                running = watcher.call("ListTransactions", states=["running"])["transactions"]
+            watcher.call("Watch", transaction=running[0]["id"])
+            while not any(event.get("current") for event in watcher.notified("Progress")):
+                watcher.receive()
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=60)
+            assert child.returncode == Exit.INTERRUPTED
+            assert "is cancelled and nothing was changed" in said
+        assert site.trace() == trace
+        assert machine.running is None
 
 
 def test_a_daemon_that_is_stopped_in_an_activation_learns_its_end_when_it_is_back(site: Site, machine: Machine) -> None:
@@ -483,15 +478,10 @@ def _read(path: Path) -> bytes:
 
 
 def test_a_commit_that_comes_while_a_build_runs_is_built_before_anything_is_activated(
-    tmp_path: Path, sources: Sources
+    unbuilt_site: Site,
 ) -> None:
-    nix = HermeticNix(tmp_path / "nix")  # which has not built it for another test
-    template = Template.make(tmp_path / "template", nix, sources)
-    with (
-        new_site(tmp_path / "lone", nix, template) as site,
-        switchable(site) as machine,
-        RunningDaemon(site) as daemon,
-    ):
+    site = unbuilt_site
+    with switchable(site) as machine, RunningDaemon(site) as daemon:
         daemon.done("Add", refs=["slowpkg"])
         with daemon.connect() as client:
             transaction = client.call("Rebuild")["transaction"]
@@ -502,4 +492,3 @@ def test_a_commit_that_comes_while_a_build_runs_is_built_before_anything_is_acti
         assert done["state"] == "succeeded", done
         assert rebuilt(done)["commit"] == site.git("rev-parse", "HEAD") == tag(site, 1)["commit"]
         assert machine.installed() == {"slowpkg", "git"}
-    nix.remove()
