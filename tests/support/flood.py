@@ -137,9 +137,13 @@ def flood(daemon: RunningDaemon, address: str, attack: Attack, target: str) -> R
 
 
 def _settled(pid: int, before: Vitals) -> Vitals:
-    """What the process holds once it has noticed that the attackers are gone."""
+    """What the process holds once it has noticed that the attackers are gone, and let go of what it kept for them."""
     deadline = time.monotonic() + PATIENCE / 4
-    while (vitals := Vitals.of(pid)).descriptors > before.descriptors + 2 and time.monotonic() < deadline:
+    while True:
+        vitals = Vitals.of(pid)
+        let_go = vitals.descriptors <= before.descriptors and vitals.rss < before.rss + GROWTH
+        if let_go or time.monotonic() > deadline:
+            break
         time.sleep(0.02)  # nothing announces that a daemon has let go
     return vitals
 
