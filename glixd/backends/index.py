@@ -36,6 +36,8 @@ FORMAT: Final = 1
 """Part of every file's name: an index of another form is none."""
 ATTRIBUTE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+'-]*", re.ASCII)
 """A part of an attribute path that can be written in a reference without quotes."""
+ALIKE: Final = 150
+"""So many names with the same beginning are compared with a misspelt one: to compare all would take a quarter of a second."""
 CLOSE: Final = 0.6
 """How alike a name has to be to be suggested."""
 LEVELS: Final = 4
@@ -109,8 +111,11 @@ class Index:
     def near(self, name: str, count: int) -> list[str]:
         """The attributes of the top level that are spelt most like `name`."""
         low = name.casefold()
-        rows = self._rows(_ALIKE, len(low) - 2, len(low) + 2, low[:1], low[1:2])
-        return difflib.get_close_matches(name, [row[0] for row in rows], n=count, cutoff=CLOSE)
+        # as it begins, with the first letter left out, two in the wrong order, or one too many
+        begins = dict.fromkeys((low[:2], low[1:3], low[1:2] + low[:1], low[:1] + low[2:3]))
+        sizes = (len(low) - 2, len(low) + 2)
+        rows = [row for begin in begins for row in self._rows(_ALIKE, begin, f"{begin}\U0010ffff", *sizes, ALIKE)]
+        return difflib.get_close_matches(name, dict.fromkeys(row[0] for row in rows), n=count, cutoff=CLOSE)
 
     def close(self) -> None:
         """Close the file."""
@@ -312,8 +317,7 @@ _MATCH: Final = (
     "FROM {table} JOIN entries ON id = {table}.rowid WHERE {table} MATCH ? ORDER BY {table}.rowid LIMIT ?"
 )
 _ALIKE: Final = """
-    SELECT attribute FROM entries
-    WHERE depth = 1 AND length(last) BETWEEN ? AND ? AND (substr(last, 1, 1) = ? OR substr(last, 2, 1) = ?)
+    SELECT attribute FROM entries WHERE last BETWEEN ? AND ? AND depth = 1 AND length(last) BETWEEN ? AND ? LIMIT ?
 """
 _DRAFT: Final = """
     CREATE TABLE IF NOT EXISTS todo (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
