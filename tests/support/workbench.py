@@ -85,7 +85,7 @@ class Workbench:
 
     def _case(self, name: str, variant: str) -> Case:
         if (name, variant) not in self._arranged:
-            made = _arranged(name, self.mutations[name], self.world, self.place(), variant)
+            made = _arrange(name, self.mutations[name], self.world, self.place(), variant)
             self._arranged[name, variant] = made
         return self._arranged[name, variant]
 
@@ -130,7 +130,7 @@ class Workbench:
         return self.folder / str(self._number)
 
 
-def _arranged(name: str, mutation: Mutation, world: World, place: Path, variant: str) -> Case:
+def _arrange(name: str, mutation: Mutation, world: World, place: Path, variant: str) -> Case:
     copy = world.copy_to(place / "world")
     if mutation.operation == "CollectGarbage":
         copy = own_store(copy, place / "nix")
