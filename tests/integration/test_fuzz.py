@@ -50,6 +50,8 @@ BY_SOCKET: Final = sized(40_000, 2_100)
 BY_BUS: Final = sized(20_000, 1_300)
 AT_ONCE: Final = 24
 """Requests that are under way together."""
+WAITING: Final = 300
+"""Transactions that may wait for their end to be judged; the daemon keeps 500."""
 
 
 @dataclass
@@ -62,6 +64,8 @@ class World:
     words: dict[str, list[str]]
     document: dict[str, Any]
     transactions: set[str] = field(default_factory=set)
+    """Those whose end is not judged yet."""
+    ends: Counter[str] = field(default_factory=Counter)
 
     @functools.cached_property
     def schemas(self) -> dict[str, Any]:
@@ -77,6 +81,21 @@ class World:
         assert error is None, (request, error)
         if api.OPERATIONS[request.method].kind is Kind.MUTATION:
             self.transactions.add(result["transaction"])
+
+    def judge_ends(self, more_than: int = 0) -> None:
+        """See how each transaction ended, where that many wait for it: the daemon forgets the oldest of thousands."""
+        if len(self.transactions) <= more_than:
+            return
+        with self.daemon.connect() as client:
+            for transaction in sorted(self.transactions):
+                ended = client.wait(transaction)
+                assert State(ended["state"]).final
+                if ended["state"] == State.SUCCEEDED:
+                    self.ends["succeeded"] += 1
+                else:
+                    assert known_error(ended["error"]["name"], ended["error"]["code"]), ended
+                    self.ends[ended["error"]["name"]] += 1
+        self.transactions.clear()
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +176,7 @@ def test_every_answer_of_the_socket_is_a_result_or_an_error_of_the_table(
             peer.sendall(b"".join(json.dumps(one.message(number)).encode() + b"\n" for number, one in asked.items()))
             while asked:
                 _take(world, json.loads(lines.readline()), asked, told)
+            world.judge_ends(WAITING)
         lines.close()
     with capsys.disabled():
         print(report("socket", told, Vitals.of(world.daemon.pid)))
@@ -231,6 +251,7 @@ def test_every_answer_of_the_bus_is_a_result_or_an_error_of_the_table(
         try:
             for _ in range(0, BY_BUS, AT_ONCE):
                 await asyncio.gather(*(one(bus, shapes.next()) for _ in range(AT_ONCE)))
+                world.judge_ends(WAITING)
         finally:
             await bus.close()
 
@@ -271,27 +292,17 @@ def test_every_method_was_answered_with_a_result_or_refused_for_a_reason_of_its_
                 told = Counter[str]()
                 _take(world, {**answer, "id": number}, {number: request}, told)
                 seen.add(method)
+            world.judge_ends(WAITING)
     assert seen == set(api.OPERATIONS)
 
 
 def test_every_transaction_ends_in_success_or_in_an_error_of_the_table(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ends: Counter[str] = Counter()
-    with world.daemon.connect() as client:
-        for transaction in sorted(world.transactions):
-            ended = client.wait(transaction)
-            assert State(ended["state"]).final
-            if ended["state"] == State.SUCCEEDED:
-                ends["succeeded"] += 1
-            else:
-                assert known_error(ended["error"]["name"], ended["error"]["code"]), ended
-                ends[ended["error"]["name"]] += 1
+    world.judge_ends()
     with capsys.disabled():
-        print(
-            f"fuzz: {len(world.transactions)} transactions: "
-            + ", ".join(f"{n} {name}" for name, n in ends.most_common())
-        )
-    assert world.transactions
+        told = ", ".join(f"{times} {name}" for name, times in world.ends.most_common())
+        print(f"fuzz: {world.ends.total()} transactions: {told}")
+    assert world.ends
     world.site.git("fsck", "--strict")
     assert world.site.git("status", "--porcelain", "--untracked-files=no") == ""
