@@ -34,6 +34,30 @@ def test_a_header_says_what_the_library_reads(path: str, interface: str, member:
     assert header + body == len(data)
 
 
+def test_calls_of_one_method_share_their_texts_and_nothing_else() -> None:
+    def call(serial: int, text: str) -> bytes:
+        message = Message(
+            path="/a", interface="a.b", member="C", sender=":1.7", serial=serial, signature="s", body=[text]
+        )
+        return bus_library.marshalled(message)
+
+    first, second = bus_header.read(call(1, "one")), bus_header.read(call(2, "another"))
+    assert first is not None
+    assert second is not None
+    assert first.path is second.path
+    assert (first.serial, first.body) == (1, ["one"])
+    assert (second.serial, second.body) == (2, ["another"])
+
+
+def test_however_many_headers_come_a_bounded_number_is_remembered() -> None:
+    for number in range(3000):
+        data = bus_library.marshalled(Message(path="/a", interface="a.b", member=f"C{number}", serial=1))
+        found = bus_header.read(data)
+        assert found is not None
+        assert found.member == f"C{number}"
+    assert len(bus_header._KNOWN) <= bus_header._REMEMBERED
+
+
 def test_an_answer_says_what_it_answers() -> None:
     message = Message(message_type=MessageType.METHOD_RETURN, reply_serial=77, destination=":1.1", serial=3)
     found = bus_header.read(bus_library.marshalled(message))
