@@ -44,5 +44,5 @@ def _switches_unattended(settings: str) -> bool:
     try:
         with open(settings, "rb") as file:
             return tomllib.load(file).get("auto_update") == "switch"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the daemon says what is wrong with it
         return False

@@ -273,12 +273,25 @@ def _config_path(mode: Mode, environment: Mapping[str, str]) -> str:
 def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError too
         if isinstance(error, FileNotFoundError) and not must_exist:
             return {}
+        reason = _reason(error)
         raise InvalidRequest(
-            f"{path} can't be read: {error}.", details={"argument": str(path), "reason": str(error)}
+            f"{path} can't be read: {reason}.",
+            hint="Correct the file; docs/reference/settings.md has every key.",
+            details={"argument": str(path), "reason": reason},
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Why a file can't be read; what is no TOML says its line and column by itself."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, UnicodeDecodeError):
+        lines = error.object[: error.start].split(b"\n")
+        return f"this is no UTF-8 (at line {len(lines)}, column {len(lines[-1]) + 1})"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:

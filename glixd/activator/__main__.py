@@ -23,8 +23,9 @@ from typing import Any, Final
 from glixd.activator import authority, system
 from glixd.activator.order import LIMIT, Order, Refused, parse
 
-_PLACES: Final = """repository=/var/lib/glixd/repo results=/var/lib/glixd-activate wishes=/run/glixd-activate store=/nix/store
-evaluator=/run/glixd/eval.sock profile=/nix/var/nix/profiles/system current=/run/current-system"""
+SETTINGS: Final = Path("/etc/glixd/config.toml")
+_USUAL: Final = """repository=/var/lib/glixd/repo results=/var/lib/glixd-activate wishes=/run/glixd-activate peer=glixd branch=main
+store=/nix/store evaluator=/run/glixd/eval.sock profile=/nix/var/nix/profiles/system current=/run/current-system"""
 
 
 def main() -> None:
@@ -33,15 +34,16 @@ def main() -> None:
     with socket.socket(fileno=os.dup(0)) as connection:
         connection.settimeout(30.0)
         try:
-            if struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1] != config.uid:
-                raise Refused("this socket is for the daemon")
+            peer = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+            if config.wrong or peer != config.uid:
+                raise Refused(*config.wrong or ("this socket is for the daemon",))
             answer = {"result": _carry_out(parse(connection.makefile("rb").readline(LIMIT + 1)), config, connection)}
-        except Refused as refused:
-            answer = {"refused": {"code": refused.code, "message": f"The activator refuses: {refused}."}}
-        except OSError as error:
-            answer = {"refused": {"code": "ActivationFailed", "message": f"The activator can't go on: {error}."}}
+        except (Refused, OSError) as error:
+            code = getattr(error, "code", "ActivationFailed")
+            answer = {"refused": {"code": code, "message": f"The activator refuses: {error}."}}
         _tell(answer)
         _say(connection, answer)
+    sys.exit(bool(config.wrong))
 
 
 def _carry_out(order: Order, config: argparse.Namespace, connection: socket.socket) -> dict[str, Any]:
@@ -61,9 +63,7 @@ def _carry_out(order: Order, config: argparse.Namespace, connection: socket.sock
         _tell(about)
         about |= {"previous": system.current_generation(config)}
         _write(file, about | {"status": "interrupted", "failed_units": [], "generation": None, "tail": []}, config)
-        result = about | system.activate(order, config, lambda message: _say(connection, message))
-        _write(file, result, config)
-        return result
+        return _write(file, about | system.activate(order, config, lambda message: _say(connection, message)), config)
 
 
 def _may_go_back(order: Order, earlier: dict[str, Any], now: int | None) -> int:
@@ -105,8 +105,8 @@ def _tell(message: dict[str, Any]) -> None:
     sys.stderr.write(f"<5>{json.dumps(message)}\n")  # to the journal, one line each
 
 
-def _write(path: Path, value: dict[str, Any], config: argparse.Namespace) -> None:
-    """Write a file for the daemon to read, so that it is there after a crash."""
+def _write(path: Path, value: dict[str, Any], config: argparse.Namespace) -> dict[str, Any]:
+    """Write a value into a file for the daemon to read, so that it is there after a crash; the value."""
     with path.with_suffix(".new").open("w") as file:
         json.dump(value, file)
         file.flush()
@@ -114,6 +114,7 @@ def _write(path: Path, value: dict[str, Any], config: argparse.Namespace) -> Non
         os.fsync(file.fileno())
     path.with_suffix(".new").replace(path)
     system.sync(path)
+    return value
 
 
 def _let_read(descriptor: int, config: argparse.Namespace) -> None:
@@ -123,14 +124,16 @@ def _let_read(descriptor: int, config: argparse.Namespace) -> None:
 
 def _config() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="glixd-activate", description="Activate a built system for glixd.")
-    given = tomllib.loads(file.read_text()) if (file := Path("/etc/glixd/config.toml")).exists() else {}
-    for name, place in (word.split("=") for word in _PLACES.split()):
-        parser.add_argument(f"--{name}", type=Path, default=Path(given.get(name, place)), help=place)
-    host = socket.gethostname().partition(".")[0].lower()
-    for name, word in {"peer": "glixd", "branch": "main", "host": host}.items():
-        parser.add_argument(f"--{name}", default=given.get(name, word))
+    usual = dict(word.split("=") for word in _USUAL.split()) | {"host": socket.gethostname().split(".")[0].lower()}
+    given, wrong = usual, tuple[str, ...]()
+    try:
+        given = usual | (tomllib.loads(SETTINGS.read_text()) if SETTINGS.exists() else {})
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = (f"{SETTINGS} has to be corrected: {error}", "ActivationFailed")
+    for name, word in usual.items():
+        parser.add_argument(f"--{name}", type=Path if word[:1] == "/" else str, default=f"{given[name]}", help=word)
     parser.add_argument("--without-systemd", dest="systemd", action="store_false", help="switch without a unit")
-    config = parser.parse_args()
+    config = parser.parse_args(namespace=argparse.Namespace(wrong=wrong))
     config.uid, config.gid = pwd.getpwnam(config.peer)[2:4]
     return config
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
-import subprocess
 import time
 from pathlib import Path
+from subprocess import DEVNULL, Popen, SubprocessError, run
 from typing import Final
 
 from glixd.activator.order import Refused
@@ -20,22 +21,22 @@ _ANSWERS: Final = {
     2: ("this needs a password, and there is nobody to ask for it", "NotAuthorised"),
     3: ("the password dialogue was closed", "AuthorisationDismissed"),
 }
-_ASK_BUS: Final = ("busctl", "--system", "--json=short", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus")
+_BUS: Final = "org.freedesktop.DBus"
+_UID_OF: Final = ("busctl", "--json=short", "call", _BUS, "/org/freedesktop/DBus", _BUS, "GetConnectionUnixUser", "s")
 
 
 def subject_of(caller: str) -> tuple[list[str], int]:
     """The words by which polkit knows a caller, and the caller's uid; raises Refused when there is no such caller."""
     try:
         if caller.startswith(":"):
-            words = [*_ASK_BUS, "org.freedesktop.DBus", "GetConnectionUnixUser", "s", caller]
-            said = subprocess.run(words, capture_output=True, timeout=10, check=True, stdin=subprocess.DEVNULL).stdout
-            return ["--system-bus-name", caller], int(json.loads(said)["data"][0])
+            asked = run([*_UID_OF, caller], capture_output=True, timeout=10, check=True, stdin=DEVNULL)
+            return ["--system-bus-name", caller], int(json.loads(asked.stdout)["data"][0])
         process = Path("/proc") / caller.removeprefix("pid:")
         start, uid = _start(process), (process / "status").read_text().partition("\nUid:\t")[2].split()[0]
         if start != _start(process):
             raise ValueError
         return ["--process", f"{process.name},{start},{uid}"], int(uid)
-    except (OSError, ValueError, LookupError, subprocess.SubprocessError):
+    except (OSError, ValueError, LookupError, SubprocessError):
         raise Refused("the caller is gone, so nobody can be asked") from None
 
 
@@ -44,17 +45,14 @@ def ask(action: str, subject: list[str], details: dict[str, str], connection: so
     words = ["pkcheck", "--action-id", f"org.glixos.glix1.{action}", *subject]
     words += ["--allow-user-interaction"] if may else []
     words += [word for name, value in details.items() for word in ("--detail", name, value)]
-    deadline = time.monotonic() + TIMEOUT
-    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while child.poll() is None:
-            if time.monotonic() > deadline:
-                raise Refused("nobody answered the password dialogue in time", "AuthorisationTimedOut")
-            if select.select([connection], [], [], 0.05)[0]:
-                raise Refused("the transaction was cancelled", "Cancelled")
-    finally:
+    with Popen(words, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL) as child:
+        ended = os.pidfd_open(child.pid)
+        ready = select.select([ended, connection.fileno()], [], [], TIMEOUT)[0]
         child.kill()
-        child.wait()
+    if not ready:
+        raise Refused("nobody answered the password dialogue in time", "AuthorisationTimedOut")
+    if ended not in ready:
+        raise Refused("the transaction was cancelled", "Cancelled")
     if child.returncode:
         raise Refused(*_ANSWERS.get(child.returncode, ("polkit gave no answer", "AuthorisationUnavailable")))
 

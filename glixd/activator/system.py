@@ -7,10 +7,10 @@ import json
 import os
 import re
 import socket
-import subprocess
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, Popen, SubprocessError, run
 from typing import Any, Final
 
 from glixd.activator.order import Order, Refused
@@ -89,8 +89,7 @@ def activate(order: Order, config: Namespace, say: Callable[[dict[str, Any]], No
         how = ("--collect", "--no-ask-password", "--quiet", "--pipe", "--wait", "--service-type=exec")
         words = ["systemd-run", f"--unit={UNIT}", *how, "-ELOCALE_ARCHIVE", "-ENIXOS_INSTALL_BOOTLOADER=0", *words]
     tail: list[str] = []
-    pipe, devnull, both = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
-    with subprocess.Popen(words, stdin=devnull, stdout=pipe, stderr=both, start_new_session=True) as child:
+    with Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True) as child:
         for line in child.stdout or ():
             tail = [*tail, line.decode(errors="replace").rstrip("\n")][-TAIL:]
             say({"line": tail[-1]})
@@ -115,8 +114,8 @@ def git(config: Namespace, *words: str, stdin: bytes = b"") -> bytes:
     who: dict[str, Any] = {"user": config.uid, "group": config.gid, "extra_groups": (), "env": environment, "cwd": "/"}
     argv = ["git", f"--git-dir={config.repository}/.git", *_SETTINGS, *words]
     try:
-        return bytes(subprocess.run(argv, input=stdin, capture_output=True, timeout=60, check=True, **who).stdout)
-    except (OSError, subprocess.SubprocessError):
+        return bytes(run(argv, input=stdin, capture_output=True, timeout=60, check=True, **who).stdout)
+    except (OSError, SubprocessError):
         raise Refused(f"git {words[0]} failed in the repository", "Conflict") from None
 
 
@@ -125,5 +124,5 @@ def _failed() -> list[str]:
     return [line.split()[0] for line in said.splitlines() if line.strip()]
 
 
-def _run(*words: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+def _run(*words: str) -> CompletedProcess[bytes]:
+    return run(words, stdin=DEVNULL, capture_output=True, check=False)
