@@ -16,7 +16,8 @@ from glixd.backends.git import Git, LogEntry
 from glixd.backends.snapshot import Snapshot
 from glixd.errors import NotFound, invalid
 from glixd.model.change import manifest_path
-from glixd.model.manifest import key_pattern, read_toml
+from glixd.model.manifest import key_pattern
+from glixd.model.reading import read_toml
 from glixd.protocol import ErrorCode
 
 SEARCHED: Final = 10_000

@@ -51,6 +51,13 @@ class Contents:
 
     def manifest_of(self, blob: str, path: str) -> Manifest:
         """The parsed manifest of that blob; a blob never changes, so it is parsed once."""
+        return self._manifest(blob, path, Manifest.parse)
+
+    def manifest_after(self, blob: str, path: str, base_text: str, base: Manifest) -> Manifest:
+        """The same, where it came out of another one by a change: read by the part in which the two differ, if that does."""
+        return self._manifest(blob, path, lambda text, path: Manifest.parse_part(text, path, base_text, base))
+
+    def _manifest(self, blob: str, path: str, parse: Callable[[str, str], Manifest]) -> Manifest:
         newest = self._manifests.get(path, {})
         known = newest.get(blob)
         if known is None:
@@ -59,7 +66,7 @@ class Contents:
                 raise Failed(
                     f"The object {blob} of {path} is missing.", code=ErrorCode.READ_ONLY, hint="Run git fsck there."
                 )
-            known = Manifest.parse(decoded(found.data, path), path)
+            known = parse(decoded(found.data, path), path)
             _bound(newest, MANIFESTS)
             newest[blob] = known
             if path not in self._manifests:
@@ -146,6 +153,14 @@ class Snapshot:
         if entry is None:
             raise unknown_host(host, list(self.hosts))
         return self._contents.manifest_of(entry.oid, manifest_path(host))
+
+    def manifest_after(self, host: str, base: Snapshot) -> Manifest:
+        """The manifest of a host in a commit that was made on `base`; as strong as `manifest`, and quicker for a long one."""
+        path, entry = manifest_path(host), self.hosts.get(host)
+        before = base.text(path) if host in base.hosts else None
+        if entry is None or before is None:
+            return self.manifest(host)
+        return self._contents.manifest_after(entry.oid, path, before, base.manifest(host))
 
     def base(self, adopted: Mapping[str, str], default_system: str) -> Base:
         """What a change starts from: the files of the commit, with adopted texts in their place."""

@@ -5,7 +5,7 @@ A table is cut out of the text by its header, edited alone with tomlkit, and put
 a long manifest. A layout in which a package is no table of its own (dotted keys, inline tables) goes through tomlkit whole.
 Either way the result is read again and compared with what it should say, because tomlkit loses data in some layouts; when
 nothing fits, the edit is refused and the text stays. Of a long manifest only the touched part is read again, where that
-part can't mean anything else to the whole; a transaction reads what it wrote once more, whole, before it stands.
+part can't mean anything else to the whole (see `reading`).
 
 Which comments go with a removed table: those on its header line, between its keys, and below its last key up to the next
 blank line. A comment above the header stays: only its author knows whether it speaks of that table or of several.
@@ -14,16 +14,14 @@ blank line. A comment above the header stays: only its author knows whether it s
 from __future__ import annotations
 
 import re
-import threading
-import tomllib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from glixd.api import PACKAGE_NAME
 from glixd.errors import NotFound, Refused, invalid
-from glixd.model import tomlregion, tomltables
-from glixd.model.manifest import PACKAGE_KEYS, SETTING_KEYS, Package, invalid_manifest, read_toml
+from glixd.model import tomltables
+from glixd.model.manifest import PACKAGE_KEYS, SETTING_KEYS, Package, invalid_manifest
+from glixd.model.reading import read_part, read_toml
 from glixd.model.tomltables import Value
 from glixd.protocol import ErrorCode
 
@@ -98,13 +96,6 @@ def change_settings(text: str, changes: Mapping[str, Value]) -> str:
     )
 
 
-LONG: Final = 2 * 1024
-"""Characters from which on an edit is judged by the part that it touched, where that can be; 20 packages have as many.
-
-Reading all of 200 packages takes 3 ms, and a batch of a hundred edits would do it four hundred times.
-"""
-REMEMBERED: Final = 4
-
 # -- what is asked for -------------------------------------------------------------------------------------------
 
 _KEY_ORDER: Final = ("flake", "scope", "enabled", "user", "pin", "input", "follows", "config")
@@ -114,8 +105,6 @@ _CONTROL_IN_CONFIG: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udf
 
 
 def _read(text: str) -> Mapping[str, Any]:
-    if (known := _WRITTEN.get(text)) is not None:
-        return known
     try:
         return read_toml(text)
     except (ValueError, RecursionError) as error:
@@ -190,29 +179,6 @@ def _merged(
     return kept
 
 
-class _Written:
-    """What the last few texts say that were written here and never read whole. Safe from any thread."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
-        self._using = threading.Lock()
-
-    def get(self, text: str) -> Mapping[str, Any] | None:
-        """What a text says; None where only reading it tells."""
-        with self._using:
-            return self._known.get(text)
-
-    def remember(self, text: str, document: Mapping[str, Any]) -> None:
-        """Keep what a text says, for the next edit of it."""
-        with self._using:
-            self._known[text] = document
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-
-
-_WRITTEN: Final = _Written()
-
-
 class _Edit:
     """What the document says before and has to say after: the judge of every attempt."""
 
@@ -247,24 +213,11 @@ class _Edit:
         return says_expected and self._keeps_comments(text, result)
 
     def _is_good_part(self, text: str, result: str) -> bool:
-        """Whether the edit of a long document is good by the part of it that was touched; False also in doubt."""
-        part = tomlregion.touched(text, result) if len(text) > LONG else None
-        if part is None:
+        """Whether the edit of a long document is good by the part that it touched; False also in doubt."""
+        part = read_part(result, text)
+        if part is None or self._normal(part.document) != self._expected:
             return False
-        try:
-            before, after = tomllib.loads(part.before), tomllib.loads(part.after)
-        except (ValueError, RecursionError):
-            return False
-        was, now, packages = before.pop("packages", {}), after.pop("packages", {}), self._base.get("packages", {})
-        is_whole = before == after and all(packages.get(name) == table for name, table in was.items())
-        if not is_whole or any(name in packages for name in now.keys() - was.keys()):
-            return False
-        others = {name: table for name, table in packages.items() if name not in was}
-        document = {**self._base, "packages": {**others, **now}}
-        if self._normal(document) != self._expected or not self._keeps_comments(part.before, part.after):
-            return False
-        _WRITTEN.remember(result, document)
-        return True
+        return self._keeps_comments(part.before, part.text)
 
     def _keeps_comments(self, text: str, result: str) -> bool:
         return self.table is None or tomltables.keeps_comments(text, result)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from glixd.model.manifest import PACKAGE_KEYS, SETTING_KEYS, Manifest, line_of, read_toml
+from glixd.model.manifest import PACKAGE_KEYS, SETTING_KEYS, Manifest, line_of
+from glixd.model.reading import read_toml
 
 TOP_KEYS: Final = frozenset({"schema", "settings", "packages"})
 _SECRET_KEY: Final = re.compile(r"(pass|passwd|password|passphrase|secret|token|key|credentials?)$", re.IGNORECASE)

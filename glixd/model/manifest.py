@@ -9,15 +9,14 @@ allowed and ignored; edits keep them (see `document`).
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Any, Final, NoReturn, Self
 
 from glixd.api import PACKAGE_NAME, SYSTEM, USER_NAME, Consent, Scope
 from glixd.errors import Detail, Refused
 from glixd.model.inputs import INPUT_NAME, RESERVED_INPUTS
+from glixd.model.reading import read_part, read_toml, spliced
 from glixd.protocol import MAX_REFERENCE_BYTES, ErrorCode
 
 SCHEMA: Final = 1
@@ -91,6 +90,22 @@ class Manifest:
         reader = _Reader(text, path)
         return cls(SCHEMA, reader.settings(), reader.packages())
 
+    @classmethod
+    def parse_part(cls, text: str, path: str, base_text: str, base: Self) -> Self:
+        """What `parse` says of a text, told from the part in which it differs from one that is known, where there is one.
+
+        As strong as `parse`: see `reading` for what the rest means, and every check of a package is made of those in the part.
+        """
+        part = read_part(text, base_text)
+        if part is None:
+            return cls.parse(text, path)
+        try:
+            found = _Reader(part.text, path, {**part.document, "packages": part.now}).packages()
+        except Refused:
+            return cls.parse(text, path)  # which knows the line
+        packages = spliced(base.packages, part.was, found)
+        return cls.parse(text, path) if packages is None else cls(SCHEMA, base.settings, packages)
+
     def scope_of(self, package: Package) -> Scope:
         """Where the package goes: its own scope, else the default."""
         return package.scope or self.settings.default_scope
@@ -108,12 +123,6 @@ class Manifest:
     def input_name(self, package: Package) -> str:
         """The flake input that the package comes from, unless it is an attribute of the host's own nixpkgs."""
         return package.input or package.name
-
-
-@lru_cache(maxsize=4)
-def read_toml(text: str) -> Mapping[str, Any]:
-    """The document as tomllib reads it, never to be changed; a long one costs half a second, so the last few are kept."""
-    return tomllib.loads(text)
 
 
 def invalid_manifest(path: str, reason: str, line: int | None = None) -> Refused:
@@ -152,11 +161,12 @@ _SCOPES: Final[Mapping[str, Scope]] = {scope.value: scope for scope in Scope}
 class _Reader:
     """One walk over one document; knows where it is, for the errors."""
 
-    def __init__(self, text: str, path: str) -> None:
+    def __init__(self, text: str, path: str, document: Mapping[str, Any] | None = None) -> None:
+        """`document` is what is read already of a text that is a part of a whole."""
         self._text = text
         self._path = path
         self._controls_possible = _MAY_HOLD_CONTROL.search(text) is not None
-        self._document = self._load()
+        self._document = self._load() if document is None else document
         self._check_top()
 
     def settings(self) -> Settings:

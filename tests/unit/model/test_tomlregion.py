@@ -11,7 +11,7 @@ import pytest
 
 from glixd.api import Scope
 from glixd.errors import Refused
-from glixd.model import document, tomlregion
+from glixd.model import document, reading, tomlregion
 from glixd.model.manifest import Package
 
 HEAD = """schema = 1
@@ -39,7 +39,7 @@ def long_text(order: random.Random, count: int = 450, end: str = "\n") -> str:
     layouts[order.randrange(count)] = LAYOUTS[5]
     tables = [layout.format(f"p{number}.x") for number, layout in enumerate(layouts)]
     text = HEAD + "\n" + "\n".join(tables)
-    assert len(text) > document.LONG
+    assert len(text) > reading.LONG
     return text.rstrip("\n") + end
 
 
