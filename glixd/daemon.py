@@ -52,6 +52,7 @@ from glixd.health import HealthKeeper
 from glixd.housekeeping import Housekeeper
 from glixd.indexing import Indexer
 from glixd.locking import Locker
+from glixd.model.plans import Plans
 from glixd.parts import Parts
 from glixd.policy import Authority, OwnerOnly
 from glixd.protocol import BUS_NAME, COPIED_REVISION, SYSTEM_EXPORT, VERSION, ErrorCode
@@ -163,6 +164,7 @@ class Daemon:
         uploads = Uploads(settings.state / "uploads", processes)
         uploads.remove_left()
         unattended = Unattended(settings.auto_update, settings.auto_update_inputs, settings.auto_update_age)
+        plans = Plans()
         tools = Tools(
             repository,
             nix,
@@ -176,6 +178,7 @@ class Daemon:
             uploads=uploads,
             local_paths=settings.mode is Mode.USER,
             unattended=unattended,
+            plans=plans,
         )
         preparer = Preparer(tools, owner_adopts=owner_adopts)
         parts = Parts(
@@ -199,7 +202,7 @@ class Daemon:
             preparer=preparer,
             transactor=Transactor(
                 repository,
-                Drafter(repository, locker, default_system=nix.system(), owner_adopts=owner_adopts),
+                Drafter(repository, locker, plans, default_system=nix.system(), owner_adopts=owner_adopts),
                 machine=settings.host,
                 examine=nix.evaluate_host if settings.mode is Mode.SYSTEM and settings.evaluate else None,
             ),

@@ -34,6 +34,7 @@ from glixd.model.change import (
 from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
 from glixd.model.operations import plan, plan_host, plan_renamed_host, plan_without_host, regenerated
+from glixd.model.plans import Plans
 from glixd.protocol import ErrorCode
 from glixd.undo import Undoer, Undone, plan_restored, plan_undone, restored, still_undoable
 
@@ -45,8 +46,11 @@ Expected = dict[str, str | None]
 class Drafter:
     """Drafts changes of one repository. Where the owner of the files asks, their edits by hand are taken over."""
 
-    def __init__(self, repository: Repository, locker: Locker, *, default_system: str, owner_adopts: bool) -> None:
+    def __init__(
+        self, repository: Repository, locker: Locker, plans: Plans, *, default_system: str, owner_adopts: bool
+    ) -> None:
         self._repository = repository
+        self._plans = plans
         self._locker = locker
         self._default_system = default_system
         self._owner_adopts = owner_adopts
@@ -159,7 +163,7 @@ class Drafter:
             case Push():  # whose commits are made: what is left is what follows from them
                 return plan(base, Regenerate(request.host))
             case _:
-                return plan(base, request)
+                return self._plans.plan(base, request)
 
     def _adopted(self, snapshot: Snapshot, job: Job) -> dict[str, bytes | None]:
         """The files that people edited by hand and that this change takes over: managed ones, unless more is asked for."""

@@ -175,7 +175,8 @@ class Snapshot:
                 hint="Make a new one in another folder: glixctl --dir FOLDER init",
             )
         FlakeFile.parse(flake)
-        return Base(flake, text(LOCK), _Manifests(self, adopted), _Texts(self.hosts, text), default_system)
+        commit = None if adopted else self.commit
+        return Base(flake, text(LOCK), _Manifests(self, adopted), _Texts(self.hosts, text), default_system, commit)
 
 
 class _Manifests(Mapping[str, Manifest]):

@@ -266,6 +266,8 @@ class Base:
     """The text of glix.toml by host."""
     default_system: str
     """The system of a host whose manifest does not name one."""
+    commit: str | None = None
+    """The commit that says all this; None where edits, or the plan of another change, stand in the place of what it says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,8 @@ class _Edit:
         document = self._normal(base)
         if len(self.path) == 1:
             return {**document, self.path[0]: self.table}
-        packages = {key: value for key, value in document.get("packages", {}).items() if key != self.path[1]}
+        packages = dict(document["packages"])
+        packages.pop(self.path[1], None)
         if self.table is not None:
             packages[self.path[1]] = self.table
         return {**document, "packages": packages}

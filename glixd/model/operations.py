@@ -292,6 +292,8 @@ def _consenting(settings: Settings, packages: Iterable[Resolved]) -> Settings:
 
 def _allowing(settings: Settings, given: Mapping[str, Collection[Consent]]) -> Settings:
     """The settings with more consents, by the name of the package."""
+    if not any(given.values()):
+        return settings
     new = {consent: [name for name, kinds in given.items() if consent in kinds] for consent in Consent}
     return settings.allowing(
         {consent: tuple(dict.fromkeys((*settings.allowed(consent), *new[consent]))) for consent in Consent}
@@ -486,26 +488,36 @@ def _update(base: Base, request: Update) -> Plan:
 
 def _batch(base: Base, request: Batch) -> Plan:
     """The plans of the parts, each starting from where the one before ended."""
-    whole = Plan("apply", request.host)
+    plans = []
     for number, part in enumerate(request.parts, 1):
         with naming_part(number):
             one = plan(base, part)
         base = planned_base(base, one)
-        whole = replace(
-            whole,
-            changes=(*whole.changes, *one.changes),
-            files={**whole.files, **one.files},
-            manifests={**whole.manifests, **one.manifests},
-            regenerates=whole.regenerates or one.regenerates,
-            expected={**whole.expected, **one.expected},
-        )
-    return whole
+        plans.append(one)
+    return together(request.host, plans)
+
+
+def together(host: str, plans: Iterable[Plan]) -> Plan:
+    """The plan of a batch, of the plans of its parts."""
+    changes: list[api.Change] = []
+    files: dict[str, str] = {}
+    manifests: dict[str, Manifest] = {}
+    expected: dict[str, str] = {}
+    regenerates = False
+    for one in plans:
+        changes += one.changes
+        files |= one.files
+        manifests |= one.manifests
+        expected |= one.expected
+        regenerates = regenerates or one.regenerates
+    return Plan("apply", host, tuple(changes), files, manifests, regenerates=regenerates, expected=expected)
 
 
 def planned_base(base: Base, planned: Plan) -> Base:
     """The base as it is after a plan."""
     texts = {host: planned.files[manifest_path(host)] for host in planned.manifests}
-    return replace(base, manifests=_over(base.manifests, planned.manifests), texts=_over(base.texts, texts))
+    manifests = _over(base.manifests, planned.manifests)
+    return replace(base, manifests=manifests, texts=_over(base.texts, texts), commit=None)
 
 
 def _over(below: Mapping[str, Value], above: Mapping[str, Value]) -> Mapping[str, Value]:

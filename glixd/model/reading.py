@@ -105,9 +105,9 @@ def read_part(text: str, known: str) -> Part | None:
 
 def spliced(whole: Mapping[str, Value], was: tuple[str, ...], now: Mapping[str, Value]) -> dict[str, Value] | None:
     """`whole` with `now` in the place of `was`; None where these do not stand one behind the other."""
-    if was == tuple(now):
-        return {**whole, **now}
     names = list(whole)
+    if was == tuple(now)[: len(was)] and (len(now) == len(was) or tuple(names[-1:]) == was[-1:]):
+        return {**whole, **now}  # in their places, and new ones at the end
     first = names.index(was[0]) if was else 0
     if tuple(names[first : first + len(was)]) != was:
         return None

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import tomlkit
@@ -184,15 +185,18 @@ def _newline(text: str) -> str:
 
 def _table_text(path: tuple[str, ...], values: Mapping[str, Any], newline: str) -> str:
     """A new table, config as a table of its own below it."""
-    header = ".".join(tomlkit.key(key).as_string() for key in path)
-    lines = [f"[{header}]"]
+    lines = [f"[{'.'.join(map(_key_text, path))}]"]
     lines += [
-        f"{tomlkit.key(key).as_string()} = {tomlkit.item(value).as_string()}"
-        for key, value in values.items()
-        if key != "config"
+        f"{_key_text(key)} = {tomlkit.item(value).as_string()}" for key, value in values.items() if key != "config"
     ]
     text = "".join(line + newline for line in lines)
     return text + (_table_text((*path, "config"), values["config"], newline) if "config" in values else "")
+
+
+@lru_cache(maxsize=64)
+def _key_text(key: str) -> str:
+    """A key as TOML spells it; most are of a few words, each of which takes tomlkit 10 µs."""
+    return tomlkit.key(key).as_string()
 
 
 def _without_block(text: str, block: _Block) -> str:

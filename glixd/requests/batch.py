@@ -9,8 +9,8 @@ from typing import Any, Final, cast
 
 from glixd import api
 from glixd.errors import naming_part
-from glixd.model.change import Batch, Planned
-from glixd.model.operations import plan, planned_base
+from glixd.model.change import Batch, Plan, Planned
+from glixd.model.operations import plan, planned_base, together
 from glixd.requests import hosts, packages
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part
@@ -32,12 +32,17 @@ MAKERS: Final[Mapping[str, Maker]] = {
 def apply(tools: Tools, _row: api.Operation, asked: api.ApplyParameters, context: Context) -> Made:
     """Prepare each part on what the parts before it leave."""
     requests: list[Any] = []
+    plans: list[Plan] = []
+    start = context.base
     parts: list[Part] = []
     for number, (row, parameters) in enumerate(api.parse_parts(asked), 1):
         with naming_part(number):
             request, found = MAKERS[row.name](tools, row, parameters, context)
             planned = plan(context.base, cast(Planned, request))
         context = replace(context, base=planned_base(context.base, planned))
+        plans.append(planned)
         requests.append(request)
         parts.extend(found)
-    return Batch(requests[0].host, tuple(requests)), tuple(parts)
+    batch = Batch(requests[0].host, tuple(requests))
+    tools.plans.keep(start, batch, together(batch.host, plans))
+    return batch, tuple(parts)

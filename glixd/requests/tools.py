@@ -18,6 +18,7 @@ from glixd.locking import Locker
 from glixd.model.change import ALL_HOSTS, Request
 from glixd.model.manifest import Manifest
 from glixd.model.operations import features
+from glixd.model.plans import Plans
 from glixd.protocol import DEFAULT_CORE_URL, ErrorCode
 from glixd.rebuilding.listing import Generations
 from glixd.requests.values import Context
@@ -53,6 +54,8 @@ class Tools:
     local_paths: bool
     """Whether everybody may consent to a folder of this machine, and not root alone."""
     unattended: Unattended
+    plans: Plans
+    """The plans that are made while batches are prepared."""
 
     def check_local(self, caller: Caller) -> None:
         """Refuse a folder of this machine outside the repository; raises LocalPathRefused for all but root, on a system."""

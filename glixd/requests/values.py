@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import rfc8785
@@ -94,15 +94,22 @@ def _is_trusted(part: Part) -> bool:
 
 def digest_of(operation: str, request: Request | Collect | Rebuild) -> str:
     """sha256 over the canonical JSON (RFC 8785) of a resolved request."""
-    return hashlib.sha256(rfc8785.dumps({"operation": operation, "request": _plain(asdict(request))})).hexdigest()
+    return hashlib.sha256(rfc8785.dumps({"operation": operation, "request": _plain(request)})).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    """A value of the kinds that JSON has: enumerations as their text, tuples as lists, bytes as their sha256."""
+    """A value of the kinds that JSON has: enumerations as their text, tuples as lists, bytes as their sha256.
+
+    `dataclasses.asdict` would copy every value deeply first, which took half the time of the digest of a batch.
+    """
+    if isinstance(value, str):
+        return str(value)
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
-    return str(value) if isinstance(value, str) else value
+    return value

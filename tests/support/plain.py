@@ -22,6 +22,7 @@ from glixd.drafting import Drafter, templates
 from glixd.locking import Locker
 from glixd.model.change import Add, Base, Init, Remove, Request, Resolved
 from glixd.model.operations import new_flake, plan_host, regenerated
+from glixd.model.plans import Plans
 from glixd.transaction import Result, Transactor
 from tests.support.hermetic import commit_all, git, write_files
 
@@ -104,7 +105,7 @@ class Workshop:
         self.processes = processes(self.state)
         self.repository = self.make(self.root, self.processes, **self.options)
         self.locker = Locker(Nix(self.processes, OwnEvaluator(self.processes, self.root, self.state)))
-        drafter = Drafter(self.repository, self.locker, default_system=SYSTEM, owner_adopts=self.owner_adopts)
+        drafter = Drafter(self.repository, self.locker, Plans(), default_system=SYSTEM, owner_adopts=self.owner_adopts)
         self.transactor = Transactor(self.repository, drafter, machine=HOST)
 
     @property
