@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import itertools
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from glixd.errors import NotFound, invalid
 from glixd.model.change import manifest_path
 from glixd.model.manifest import key_pattern
 from glixd.model.reading import read_toml
+from glixd.near import did_you_mean, near
 from glixd.protocol import ErrorCode
 
 SEARCHED: Final = 10_000
@@ -56,12 +56,12 @@ def _require(newest: Snapshot, default_host: str, asked: api.HistoryParameters) 
     packages = newest.manifest(host).packages
     if asked.name is None or asked.name in packages:
         return
-    near = difflib.get_close_matches(asked.name, packages, n=3)
+    closest = near(asked.name, packages)
     raise NotFound(
         f"No change ever touched a package {asked.name} of {host}.",
         code=ErrorCode.NOT_INSTALLED,
-        hint=f"Did you mean {' or '.join(near)}?" if near else f"See every change: glixctl history --host {host}",
-        details={"name": asked.name, "host": host, "closest": list(near)},
+        hint=did_you_mean(closest, f"See every change: glixctl history --host {host}"),
+        details={"name": asked.name, "host": host, "closest": closest},
     )
 
 

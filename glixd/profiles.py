@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from glixd.errors import invalid
+from glixd.near import did_you_mean, near
 
 PLACES: Final = (Path(__file__).with_name("profiles.toml"), Path(__file__).parents[1] / "core" / "profiles.toml")
 """Where the file is: beside an installed package, or in a checkout."""
@@ -46,9 +46,8 @@ def chosen(name: str, system: str) -> Profile:
     """The profile of that name; raises InvalidArgument with those that there are."""
     known = load()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
-        raise invalid("profile", f"there is no profile {name}", hint=hint)
+        helps = did_you_mean(near(name, known, 1), f"There are: {', '.join(known)}.")
+        raise invalid("profile", f"there is no profile {name}", hint=helps)
     if system not in known[name].systems:
         raise invalid("profile", f"{name} is for {', '.join(known[name].systems)}, and the host is {system}")
     return known[name]

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from glixd.api.grammar import SYSTEM, USER_NAME
 from glixd.errors import InvalidRequest, invalid
+from glixd.near import did_you_mean, near
 from glixd.protocol import MAX_IMPORTED_BYTES
 
 __all__ = ["PACKAGE_CHANGES", "SETTING_CHANGES"]
@@ -99,6 +99,5 @@ def _check(changes: Mapping[str, str], forms: Mapping[str, Form]) -> None:
 
 
 def _unknown(key: str, what: str, known: Collection[str]) -> InvalidRequest:
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
-    return invalid("changes", f"{key} is no key of {what}", hint=hint)
+    helps = did_you_mean(near(key, known, 1), f"There are: {', '.join(known)}.")
+    return invalid("changes", f"{key} is no key of {what}", hint=helps)

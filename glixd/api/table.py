@@ -16,6 +16,7 @@ from typing import Final
 from glixd.api import mutations, queries, results
 from glixd.api.grammar import Parameters, Value, shown
 from glixd.errors import InvalidRequest
+from glixd.near import did_you_mean, near
 from glixd.protocol import ErrorCode
 
 
@@ -259,11 +260,8 @@ def operation(name: str) -> Operation:
     """The row of that name; raises UnknownOperation."""
     if row := OPERATIONS.get(name):
         return row
-    import difflib
-
-    near = difflib.get_close_matches(name, OPERATIONS, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "GetCapabilities lists them."
-    raise InvalidRequest(f"There is no operation {shown(name)}.", code=ErrorCode.UNKNOWN_OPERATION, hint=hint)
+    helps = did_you_mean(near(name, OPERATIONS), "GetCapabilities lists them.")
+    raise InvalidRequest(f"There is no operation {shown(name)}.", code=ErrorCode.UNKNOWN_OPERATION, hint=helps)
 
 
 def required(parameters: type[Parameters]) -> list[str]:

@@ -9,7 +9,6 @@ package set, then short, then by the alphabet), so that a search streams the fir
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ import structlog
 from glixd.api import Consent
 from glixd.backends.files import translating
 from glixd.errors import Failed
+from glixd.near import near
 from glixd.protocol import ErrorCode
 
 log = structlog.get_logger()
@@ -38,8 +38,6 @@ ATTRIBUTE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+'-]*", re.ASCII)
 """A part of an attribute path that can be written in a reference without quotes."""
 ALIKE: Final = 150
 """So many names with the same beginning are compared with a misspelt one: to compare all would take a quarter of a second."""
-CLOSE: Final = 0.6
-"""How alike a name has to be to be suggested."""
 LEVELS: Final = 4
 """How well a package fits: its name, the beginning of its name, words of its name, words of its description."""
 
@@ -115,7 +113,7 @@ class Index:
         begins = dict.fromkeys((low[:2], low[1:3], low[1:2] + low[:1], low[:1] + low[2:3]))
         sizes = (len(low) - 2, len(low) + 2)
         rows = [row for begin in begins for row in self._rows(_ALIKE, begin, f"{begin}\U0010ffff", *sizes, ALIKE)]
-        return difflib.get_close_matches(name, dict.fromkeys(row[0] for row in rows), n=count, cutoff=CLOSE)
+        return near(name, (row[0] for row in rows), count)
 
     def close(self) -> None:
         """Close the file."""

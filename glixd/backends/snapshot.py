@@ -16,6 +16,7 @@ from glixd.model.change import Base, manifest_path
 from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest
+from glixd.near import did_you_mean, near
 from glixd.protocol import ErrorCode
 
 FLAKE: Final = "flake.nix"
@@ -223,15 +224,11 @@ class _Texts(Mapping[str, str]):
 
 def unknown_host(host: str, known: list[str]) -> NotFound:
     """There is no such host; says which there are."""
-    import difflib
-
-    near = difflib.get_close_matches(host, known, n=1)
     listed = ", ".join(known[:20]) or "none"
-    hint = f"Did you mean {near[0]}?" if near else f"Add it with: glixctl init --host {host}"
     return NotFound(
         f"There is no host {host} in the repository; it has: {listed}.",
         code=ErrorCode.UNKNOWN_HOST,
-        hint=hint,
+        hint=did_you_mean(near(host, known, 1), f"Add it with: glixctl init --host {host}"),
         details={"host": host, "known": known[:100]},
     )
 

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from glixd.model.manifest import PACKAGE_KEYS, SETTING_KEYS, Manifest, line_of
 from glixd.model.reading import read_toml
+from glixd.near import near
 
 TOP_KEYS: Final = frozenset({"schema", "settings", "packages"})
 _SECRET_KEY: Final = re.compile(r"(pass|passwd|password|passphrase|secret|token|key|credentials?)$", re.IGNORECASE)
@@ -53,5 +53,5 @@ def secrets(manifest: Manifest) -> Iterator[str]:
 def _unknown(text: str, table: object, known: Iterable[str], at: tuple[str, ...]) -> Iterator[UnknownKey]:
     for key in table if isinstance(table, Mapping) else ():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            yield UnknownKey(".".join((*at, key)), line_of(text, (*at, key)), near[0] if near else None)
+            meant = near(key, known, 1)
+            yield UnknownKey(".".join((*at, key)), line_of(text, (*at, key)), meant[0] if meant else None)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -43,6 +42,7 @@ from glixd.model.inputs import assign_input, fitted
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest, Package, Settings
 from glixd.model.nixtext import nix_string
+from glixd.near import did_you_mean, near
 from glixd.protocol import ErrorCode
 
 Value = TypeVar("Value")
@@ -201,12 +201,12 @@ def _features_of(package: Resolved) -> set[str]:
 
 def not_installed(name: str, host: str, manifest: Manifest) -> NotFound:
     """The manifest of the host has no such package; says which comes closest."""
-    near = difflib.get_close_matches(name, manifest.packages, n=3)
+    closest = near(name, manifest.packages)
     return NotFound(
         f"{host} has no package {name}.",
         code=ErrorCode.NOT_INSTALLED,
-        hint=f"Did you mean {' or '.join(near)}?" if near else f"See what there is: glixctl list --all --host {host}",
-        details={"name": name, "host": host, "closest": list(near)},
+        hint=did_you_mean(closest, f"See what there is: glixctl list --all --host {host}"),
+        details={"name": name, "host": host, "closest": closest},
     )
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 from collections.abc import Container, Iterable
 from typing import Final
 
@@ -13,6 +12,7 @@ from glixd.errors import Failed, NotFound, invalid
 from glixd.model.change import Update
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest
+from glixd.near import did_you_mean, near
 from glixd.policy import Target
 from glixd.protocol import ErrorCode
 from glixd.requests.tools import Tools
@@ -89,13 +89,13 @@ def _input_names(manifests: Iterable[Manifest]) -> dict[str, str]:
 
 
 def _unknown_input(name: str, known: LockFile, packages: Container[str]) -> NotFound:
-    near = difflib.get_close_matches(name, known.inputs, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known.inputs)}."
+    closest = near(name, known.inputs)
+    helps = did_you_mean(closest, f"There are: {', '.join(known.inputs)}.")
     if name in packages:
-        hint = f"{name} comes from the nixpkgs of all packages; update that with: glixctl update nixpkgs"
+        helps = f"{name} comes from the nixpkgs of all packages; update that with: glixctl update nixpkgs"
     return NotFound(
         f"flake.lock has no input {name}.",
         code=ErrorCode.UNKNOWN_INPUT,
-        hint=hint,
-        details={"input": name, "closest": list(near)},
+        hint=helps,
+        details={"input": name, "closest": closest},
     )

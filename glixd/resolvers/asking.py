@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Final, TypeVar
 import structlog
 
 from glixd.api import Consent
-from glixd.backends.index import CLOSE, Index, IndexDamaged, Indexes
+from glixd.backends.index import Index, IndexDamaged, Indexes
 from glixd.backends.nix import Contribution, Nix
 from glixd.backends.process import Cancellation
 from glixd.backends.registry import Listed, Registries
@@ -21,6 +20,7 @@ from glixd.backends.state import Database
 from glixd.errors import Failed
 from glixd.model.lockfile import fingerprint
 from glixd.model.operations import nixpkgs_url
+from glixd.near import near
 
 log = structlog.get_logger()
 
@@ -137,10 +137,10 @@ class Asking:
 
     def near(self, name: str) -> list[str]:
         """The known names that are spelt most like `name`."""
-        near = self._facts.from_index(self._revision, self.system, lambda index: index.near(name, SUGGESTIONS))
-        packages = self.names() if near is None else near
+        found = self._facts.from_index(self._revision, self.system, lambda index: index.near(name, SUGGESTIONS))
+        packages = self.names() if found is None else found
         known = [*self.registry(), *self._facts.registries.names(self._registry_url), *packages]
-        return difflib.get_close_matches(name, dict.fromkeys(known), n=SUGGESTIONS, cutoff=CLOSE)
+        return near(name, known, SUGGESTIONS)
 
     def names(self) -> list[str]:
         """The top-level names of the host's nixpkgs."""
