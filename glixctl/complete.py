@@ -220,11 +220,15 @@ def _commits_and_generations(asking: _Asking) -> Iterator[Candidate]:
 
 
 def _changes(asking: _Asking) -> Iterator[Candidate]:
-    """The changes whose values are known: of a host, or of a package."""
-    closed, user = (_OF_HOSTS, "primary_user") if asking.verb.endswith("host set") else (_OF_PACKAGES, "user")
-    yield from ((f"{key}={value}", "") for key, values in closed.items() for value in values)
-    if asking.current.startswith(user):
-        yield from ((f"{user}={name}", what) for name, what in _users(asking))
+    """Every key of a host, or of a package: with its values where they are known, else for the person to go on."""
+    known, user = (_OF_HOSTS, "primary_user") if asking.verb.endswith("host set") else (_OF_PACKAGES, "user")
+    for key, values in known.items():
+        if key == user and asking.current.startswith(user):
+            yield from ((f"{user}={name}", what) for name, what in _users(asking))
+        elif values:
+            yield from ((f"{key}={value}", "") for value in values)
+        else:
+            yield (key if key.endswith(".") else f"{key}="), ""
 
 
 def _topics(_asking: _Asking) -> Iterator[Candidate]:
@@ -235,8 +239,25 @@ def _topics(_asking: _Asking) -> Iterator[Candidate]:
 _TRUTHS = ("true", "false")
 _SCOPES = ("system", "home")
 _SYSTEMS = ("x86_64-linux", "aarch64-linux")
-_OF_PACKAGES = {"scope": _SCOPES, "enabled": _TRUTHS, "follows": _TRUTHS}
-_OF_HOSTS = {"default_scope": _SCOPES, "auto_apply": _TRUTHS, "core_modules": _TRUTHS, "system": _SYSTEMS}
+_OF_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "scope": _SCOPES,
+    "enabled": _TRUTHS,
+    "follows": _TRUTHS,
+    "pin": (),
+    "user": (),
+    "flake": (),
+    "config.": (),
+}
+_OF_HOSTS: Mapping[str, tuple[str, ...]] = {
+    "default_scope": _SCOPES,
+    "auto_apply": _TRUTHS,
+    "core_modules": _TRUTHS,
+    "system": _SYSTEMS,
+    "primary_user": (),
+    "registry_url": (),
+    "state_version": (),
+}
+"""The keys of the table, each with the values that it can have where they are few."""
 
 _SOURCES: Mapping[str, Source] = {
     "COMMIT": _commits,

@@ -80,7 +80,9 @@ class Collector:
             tags=tuple(tags),
             roots=tuple(kept[:ROOTS_LIMIT]),
         )
-        outcome = api.Outcome(summary=_summary(garbage), changed=bool(dead or links or tags), garbage=garbage)
+        outcome = api.Outcome(
+            summary=_summary(garbage, dry_run=errand.dry_run), changed=bool(dead or links or tags), garbage=garbage
+        )
         return Result(outcome, warnings=warnings)
 
     def _old_generations(self, request: Collect) -> dict[Path, list[Generation]]:
@@ -135,7 +137,7 @@ class Collector:
             return self._repository.delete_refs(held, oids)
 
 
-def _summary(garbage: api.Garbage) -> str:
+def _summary(garbage: api.Garbage, *, dry_run: bool) -> str:
     if not (garbage.paths or garbage.generations or garbage.tags):
         return "nothing to collect"
     parts = [
@@ -147,7 +149,7 @@ def _summary(garbage: api.Garbage) -> str:
         )
         if count
     ]
-    return f"deleted {' and '.join(parts)}, {_size(garbage.freed)} in all"
+    return f"{'would delete' if dry_run else 'deleted'} {' and '.join(parts)}, {_size(garbage.freed)} in all"
 
 
 def _size(count: int) -> str:

@@ -36,6 +36,8 @@ daemon answers on the socket and on the bus.
   one, prints `{"error": {…}}` with an [ErrorInfo](#errorinfo) whose `code` is `null` where no daemon was reached.
 - `rebuild --target-host` prints what became of each machine instead of a transaction: `{"hosts": […]}`, as
   [the guide](../how-to/switch-other-machines.md) says.
+- `clone` prints `{"folder": …, "branch": …, "commit": …}` and `completion` `{"shell": …, "script": …}`; what they do is done
+  here and not by the daemon. `help` prints its text.
 """
 
 

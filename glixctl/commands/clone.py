@@ -46,6 +46,8 @@ def run(options: Namespace, client: Client) -> int:
 
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    if not options.quiet:
+    if options.json:
+        output.document({"folder": folder, "branch": branch, "commit": clone.git(folder, "rev-parse", "HEAD")})
+    elif not options.quiet:
         output.line(f"cloned to {output.escape(folder)}; edit and commit there, then run: glixctl push")
     return Exit.DONE

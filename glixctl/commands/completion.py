@@ -40,5 +40,9 @@ def run(options: Namespace, client: Client) -> int:
     """Print the script as it is installed with this program."""
     folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "completions")
     with open(os.path.join(folder, SCRIPTS[options.shell]), encoding="utf-8") as script:
-        output.line(script.read().rstrip("\n"))
+        text = script.read()
+    if options.json:
+        output.document({"shell": options.shell, "script": text})
+    else:
+        output.line(text.rstrip("\n"))
     return Exit.DONE

@@ -28,6 +28,10 @@ _glixctl() {
         case $candidate in
             :files) compopt -o default ;;
             :folders) compopt -o dirnames ;;
+            *= | config.) # a key, whose value follows
+                compopt -o nospace
+                COMPREPLY+=("$(printf '%q' "${candidate#"$prefix"}")")
+                ;;
             *) COMPREPLY+=("$(printf '%q' "${candidate#"$prefix"}")") ;;
         esac
     done < <(command glixctl __complete "${words[@]}" 2>/dev/null)

@@ -11,6 +11,7 @@ from glixd import api
 from glixd.backends.process import Cancellation
 from glixd.backends.snapshot import FLAKE, LOCK, Snapshot
 from glixd.doctor.patient import REGENERATE, Check, Patient, doubtful, failed, fine
+from glixd.errors import GlixError
 from glixd.model.change import listed
 from glixd.model.flakefile import FlakeFile
 from glixd.model.lockfile import LockFile
@@ -27,13 +28,20 @@ def lock(patient: Patient) -> Iterator[api.Check]:
     """Everything that flake.nix asks for is locked."""
     snapshot = patient.repository.snapshot()
     locked = _lock(snapshot)
-    declared = FlakeFile.parse(snapshot.text(FLAKE) or "").input_names
-    missing = [name for name in (*OWN, *declared) if name not in locked.inputs]
+    missing = [name for name in (*OWN, *_declared(snapshot.text(FLAKE) or "")) if name not in locked.inputs]
     if missing:
         message = f"flake.lock does not have {listed(missing)}, which flake.nix asks for"
         yield failed("lock", message, "glixctl regen", path=LOCK, fix=REGENERATE)
     else:
         yield fine("lock", f"{len(locked.inputs)} inputs are locked")
+
+
+def _declared(flake: str) -> list[str]:
+    """The inputs of the managed region; none where its markers are broken, which is told already."""
+    try:
+        return FlakeFile.parse(flake).input_names
+    except GlixError:
+        return []
 
 
 def portable(patient: Patient) -> Iterator[api.Check]:

@@ -115,8 +115,10 @@ def markers(patient: Patient) -> Iterator[api.Check]:
 
 
 def regions(patient: Patient) -> Iterator[api.Check]:
-    """The managed regions say what the manifests say."""
+    """The managed regions say what the manifests say; without their markers there are none, and that is told already."""
     snapshot = _snapshot(patient)
+    if not all(map(_has_markers, [snapshot.text(FLAKE) or "", *_edited_flake(patient, snapshot)])):
+        return
     base = snapshot.base(patient.repository.edited_texts(snapshot), patient.nix.system())
     try:
         wanted = regenerated(base, {})
@@ -137,6 +139,14 @@ def _snapshot(patient: Patient) -> Snapshot:
 def _edited_flake(patient: Patient, snapshot: Snapshot) -> list[str]:
     text = patient.repository.edited_texts(snapshot).get(FLAKE)
     return [] if text is None else [text]
+
+
+def _has_markers(text: str) -> bool:
+    try:
+        FlakeFile.parse(text)
+    except GlixError:
+        return False
+    return True
 
 
 CHECKS: Final[tuple[Check, ...]] = (permissions, branch, index, published, edits, markers, regions)

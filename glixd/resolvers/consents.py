@@ -35,14 +35,14 @@ def for_enabled(
 ) -> tuple[tuple[str, tuple[Consent, ...]], ...]:
     """The new consents of packages that are enabled, by name; raises ConsentNeeded where one is missing.
 
-    Only what is known without asking nix counts, since enabling starts no process where nobody consents to anything; the rest
-    shows in the health of the host.
+    Where nobody consents to anything, only what is known without asking nix counts, since enabling starts no process then;
+    the rest shows in the health of the host.
     """
     found = []
     missing: dict[str, list[Consent]] = {}
     for name, attribute in attributes.items():
-        known = asking.known_marks(attribute) or _for_what_it_needs(given)
-        marks = [kind for kind in known if kind not in held[name]]
+        known = asking.marks(attribute) if given else asking.known_marks(attribute)
+        marks = [kind for kind in known or _for_what_it_needs(given) if kind not in held[name]]
         if marks and asking.refuses(attribute):
             missing[name] = [kind for kind in marks if kind not in given]
             found.append((name, tuple(marks)))

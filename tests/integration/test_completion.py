@@ -158,6 +158,7 @@ def test_a_shell_completes_verbs_flags_and_live_words(shell: Shell, furnished: S
         assert terminal.run("glixctl show firefox --host=lap\t") == ["show", "firefox", "--host=laptop"]
         assert terminal.run("glixctl add github:o/r=b --user al\t") == ["add", "github:o/r=b", "--user", "alice"]
         assert terminal.run("glixctl set firefox scope=h\t") == ["set", "firefox", "scope=home"]
+        assert terminal.run("glixctl set firefox pi\tv1 conf\ta=1") == ["set", "firefox", "pin=v1", "config.a=1"]
         assert terminal.run("glixctl update nixp\thome-m\t") == ["update", "nixpkgs", "home-manager"]
         assert terminal.run("glixctl system diff \t") == ["system", "diff", "1"]
         assert terminal.run("glixctl system rollback --to \t") == ["system", "rollback", "--to", "1"]

@@ -231,7 +231,7 @@ def test_glixctl_tells_what_was_freed(shop: Shop, daemon: RunningDaemon) -> None
     dry = shop.site.glixctl("gc", "--keep", "1", "--dry-run")
     assert dry.returncode == Exit.DONE, dry.stderr
     assert f"  {shop.profile}-1-link" in dry.stdout
-    assert dry.stdout.splitlines()[-1].startswith("dry run: deleted ")
+    assert dry.stdout.splitlines()[-1].startswith("dry run: would delete ")
     done = shop.site.glixctl("gc", "--keep", "1", "--roots")
     assert done.returncode == Exit.DONE
     assert "2 generations, " in done.stdout

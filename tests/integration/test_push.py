@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,13 @@ def test_a_clone_shows_the_branch_and_knows_no_path_of_the_repository(site: Site
     assert git(clone, "branch", "--show-current") == "main"
     assert git(clone, "status", "--porcelain") == ""
     assert str(site.repository) not in (clone / ".git" / "config").read_text()
+
+
+def test_a_clone_tells_a_script_where_it_is(site: Site, daemon: RunningDaemon) -> None:
+    assert daemon.call("Ping")
+    folder = site.home / "other"
+    done = site.glixctl("clone", "--json", str(folder))
+    assert json.loads(done.stdout) == {"folder": str(folder), "branch": "main", "commit": site.git("rev-parse", "HEAD")}
 
 
 def test_a_folder_with_something_in_it_is_no_place_for_a_clone(site: Site, daemon: RunningDaemon) -> None:

@@ -272,6 +272,18 @@ def test_a_package_that_becomes_or_is_switched_to_what_nixpkgs_refuses_needs_a_c
     assert daemon.health()["state"] == "ok"
 
 
+def test_enabling_records_the_consent_that_was_lacking_and_no_other(site: Site) -> None:
+    site.commit(
+        {MANIFEST: site.read(MANIFEST) + '\n[packages.unfreepkg]\nflake = "nixpkgs#unfreepkg"\nenabled = false\n'}
+    )
+    with RunningDaemon(site, extra=NO_INDEX) as daemon:
+        refused = daemon.failed("Enable", names=["unfreepkg"], allow_broken=True)
+        assert (refused["name"], refused["details"]["options"]) == ("ConsentNeeded", ["allow_unfree"])
+        assert "allow_" not in site.read(MANIFEST)
+        daemon.done("Enable", names=["unfreepkg"], allow_unfree=True, allow_broken=True)
+        assert daemon.call("Show", name="unfreepkg")["consents"] == ["unfree"]
+
+
 def test_a_consent_holds_for_the_package_wherever_it_moves(daemon: RunningDaemon) -> None:
     daemon.done("Add", refs=["unfreepkg"], allow_unfree=True)
     for scope in ("home", "system"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import tomllib
@@ -16,6 +17,7 @@ from glixctl import commands
 from glixctl.__main__ import main
 from glixctl.commands import completion
 from glixd import api
+from glixd.api import forms
 from glixd.protocol import user_socket
 
 if TYPE_CHECKING:
@@ -135,14 +137,18 @@ def test_changes_are_keys_with_the_values_that_they_can_have(complete: Completer
     assert complete.words("set", "git", "sco") == ["scope=system", "scope=home"]
     assert complete.words("set", "git", "user") == ["user=alice"]
     assert complete.words("host", "set", "pi", "primary_user=a") == ["primary_user=alice"]
-    for words, operation, named in (
-        (["set", "git"], "Set", {"name": "git"}),
-        (["host", "set", "pi"], "SetHost", {"host": "pi"}),
+    for words, operation, named, keys in (
+        (["set", "git"], "Set", {"name": "git"}, {*forms.PACKAGE_CHANGES, "config."}),
+        (["host", "set", "pi"], "SetHost", {"host": "pi"}, {*forms.SETTING_CHANGES}),
     ):
         offered = complete.words(*words, "")
-        assert len(offered) >= 6
+        assert {change.partition("=")[0] for change in offered} == keys
+        assert len(offered) > len(keys)
         for change in offered:
-            api.parse(api.operation(operation), {**named, "changes": dict([change.split("=")])})
+            if not change.endswith(("=", ".")):
+                api.parse(api.operation(operation), {**named, "changes": dict([change.split("=")])})
+    assert complete.words("set", "git", "pi") == ["pin="]
+    assert complete.words("set", "git", "conf") == ["config."]
 
 
 def test_profiles_are_those_of_the_core(complete: Completer) -> None:
@@ -207,3 +213,6 @@ def test_the_script_of_a_shell_is_printed_without_a_daemon(
     shown = capsys.readouterr()
     assert "__complete" in shown.out
     assert shown.err == ""
+    assert main(["completion", shell, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["shell"], told["script"].rstrip("\n")) == (shell, shown.out.rstrip("\n"))
