@@ -54,6 +54,8 @@ class Watchers:
     def __init__(self) -> None:
         self._clients: dict[Client, dict[str, _Feed]] = {}
         self._observers: list[Observer] = []
+        self._told: dict[str, bool] = {}
+        """The hosts of which everybody was told lately that they changed, and whether they did so again since."""
 
     def attach(self, client: Client) -> None:
         """A connection came."""
@@ -104,11 +106,23 @@ class Watchers:
             observer.removed(transaction)
 
     def changed(self, host: str) -> None:
-        """The manifest of a host changed: everybody is told."""
+        """The manifest of a host changed: everybody is told, at once and then ten times a second at most.
+
+        With thirty-two clients that all change a host, telling each of every change was two thirds of all that was sent.
+        """
+        if host in self._told:
+            self._told[host] = True
+            return
+        self._told[host] = False
+        asyncio.get_running_loop().call_later(INTERVAL, self._rested, host)
         for client in list(self._clients):
             client.changed(host)
         for observer in self._observers:
             observer.changed(host)
+
+    def _rested(self, host: str) -> None:
+        if self._told.pop(host):
+            self.changed(host)
 
     def staged(self, host: str) -> None:
         """An update of a host is built and can be switched to: everybody is told."""

@@ -234,6 +234,26 @@ async def test_a_broadcast_carries_ids_and_states_and_no_progress() -> None:
 
 
 @on_clock
+async def test_everybody_hears_of_a_change_at_once_and_of_many_ten_times_a_second() -> None:
+    reader, broadcast = Reader(), Broadcast()
+    watchers = watched(reader)
+    watchers.observe(broadcast)
+    watchers.changed("laptop")
+    watchers.changed("pi")
+    assert reader.hosts == ["laptop", "pi"]
+    for _ in range(10):
+        watchers.changed("laptop")
+    assert reader.hosts == ["laptop", "pi"]
+    await passes(INTERVAL * 1.5)
+    assert reader.hosts == ["laptop", "pi", "laptop"], "the last one is told, and those before with it"
+    await passes(INTERVAL * 3)
+    assert reader.hosts == ["laptop", "pi", "laptop"]
+    watchers.changed("laptop")
+    assert reader.hosts == ["laptop", "pi", "laptop", "laptop"]
+    assert [host for _, host in broadcast.told] == reader.hosts
+
+
+@on_clock
 async def test_a_client_that_left_in_the_middle_of_its_call_is_not_brought_back() -> None:
     reader = Reader()
     watchers = watched(reader)
