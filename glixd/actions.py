@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from glixd.protocol import POLKIT_PREFIX
+from glixd.values import dataclass
 
 ADMIN: Final = "auth_admin"
 ADMIN_KEEP: Final = "auth_admin_keep"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from glixd import api
@@ -16,6 +16,7 @@ from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.model.change import Plan, Request, listed
 from glixd.model.lockfile import LockFile
 from glixd.model.tomlregion import common_end, common_start
+from glixd.values import dataclass
 
 CONTEXT: Final = 5
 """Lines around a difference that are looked at; a diff shows three of them."""

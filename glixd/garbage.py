@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from glixd.errors import Cancelled
 from glixd.model.change import Collect
 from glixd.model.generations import TAGS, Generation, expendable
 from glixd.transaction import Result
+from glixd.values import dataclass
 
 ROOTS_LIMIT: Final = 1000
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from glixd.backends.bundles import Bundles, Uploads
@@ -30,6 +29,7 @@ from glixd.rebuilding.rebuilder import Rebuilder
 from glixd.requests.preparer import Preparer
 from glixd.search import Searcher
 from glixd.transaction import Transactor
+from glixd.values import dataclass
 from glixd.watchers import Watchers
 
 

@@ -8,13 +8,13 @@ they are printable ASCII, short, and never a value of a configuration.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from glixd.actions import strength
 from glixd.api import Caller, Policy, Scope
 from glixd.errors import NotAllowed
 from glixd.protocol import POLKIT_PREFIX
+from glixd.values import dataclass
 
 DETAIL_LIMIT: Final = 256
 """Characters of one detail."""

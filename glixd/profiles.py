@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from glixd.errors import invalid
 from glixd.near import did_you_mean, near
+from glixd.values import dataclass
 
 PLACES: Final = (Path(__file__).with_name("profiles.toml"), Path(__file__).parents[1] / "core" / "profiles.toml")
 """Where the file is: beside an installed package, or in a checkout."""

@@ -9,7 +9,6 @@ recovery finishes the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from glixd import api
@@ -25,6 +24,7 @@ from glixd.model.change import (
 from glixd.model.refusal import Refusal
 from glixd.protocol import ErrorCode
 from glixd.replay import replay, told
+from glixd.values import dataclass
 
 ATTEMPTS: Final = 3
 """How often a change is computed anew because somebody committed meanwhile."""

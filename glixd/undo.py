@@ -8,10 +8,11 @@ entry by entry, and a change that was built upon later is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ from glixd.model.manifest import SETTING_KEYS, Manifest, Package, Settings
 from glixd.model.operations import differences
 from glixd.model.tomltables import Value
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 SEARCHED: Final = 10_000
 """How far back a rollback looks, in commits."""
@@ -44,7 +46,7 @@ REVERTS: Final = re.compile(r"^This reverts commit ([0-9a-f]{40,64})", re.MULTIL
 """What `git revert` writes into its message."""
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Undone:
     """The files as they are without the undone commits."""
 

@@ -9,7 +9,6 @@ travels by name (on the bus in the last argument, `a{sv} options`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -18,6 +17,7 @@ from glixd.api.grammar import Parameters, Value, shown
 from glixd.errors import InvalidRequest
 from glixd.near import did_you_mean, near
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 
 class Kind(StrEnum):

@@ -13,7 +13,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 from glixd.backends.process import Cancellation
 from glixd.errors import Cancelled, Failed, GlixError, NotAllowed, Refused
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 ORDER_LIMIT: Final = 4096
 """Bytes of an order."""

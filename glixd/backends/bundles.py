@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from glixd.backends.objects import Entry
 from glixd.backends.process import Cancellation, Processes
 from glixd.errors import Failed, NotFound, Refused, invalid
 from glixd.protocol import MAX_UPLOAD, UPLOAD_PIECE, ErrorCode
+from glixd.values import dataclass
 
 EXPIRY: Final = 900.0
 """Seconds after which an upload that nobody used is gone."""

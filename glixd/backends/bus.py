@@ -17,7 +17,7 @@ import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -27,6 +27,7 @@ from glixd.backends.bus_header import Call, Kind
 from glixd.backends.bus_library import Message, MessageFlag, MessageType, Variant
 from glixd.errors import Failed
 from glixd.protocol import ERROR_PREFIX, MAX_BUS_MESSAGE, ErrorCode
+from glixd.values import dataclass
 
 __all__ = ["Bus", "BusError", "Call", "Message", "MessageFlag", "MessageType", "Stencil", "Variant", "clean"]
 

@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -27,6 +26,7 @@ from glixd.backends.process import UNLIMITED, Cancellation, Completed, Processes
 from glixd.errors import Failed
 from glixd.evaluator.jobs import BUILD_TIMEOUT, LINE, TIMEOUT, File, Job, Kind, request_line
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 PREFIX: Final = "lock-"
 ADDRESS_SPACE: Final = 8

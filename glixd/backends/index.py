@@ -17,7 +17,6 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -29,6 +28,7 @@ from glixd.backends.files import translating
 from glixd.errors import Failed
 from glixd.near import near
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 log = structlog.get_logger()
 

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,6 +23,7 @@ from glixd.errors import Failed
 from glixd.evaluator.jobs import FEATURES, UNTRUSTING, Job, Kind
 from glixd.model.nixtext import nix_string
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 INDEX_MEMORY: Final = 256 * 1024 * 1024
 """Bytes of heap for an evaluation in the background."""

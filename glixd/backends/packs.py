@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +26,7 @@ from glixd.backends.git import Git
 from glixd.backends.process import Cancellation
 from glixd.errors import Failed
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 log = structlog.get_logger()
 

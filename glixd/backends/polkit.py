@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -20,6 +19,7 @@ from glixd.api import Caller
 from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
 from glixd.errors import GlixError, NotAllowed
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 log = structlog.get_logger()
 

@@ -18,12 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from glixd.errors import Cancelled, Failed
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 KILL_AFTER = 5.0
 """Seconds between asking a program to stop and killing its group; a pure nix evaluation may ignore SIGINT."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from glixd.errors import NotFound
 from glixd.model.closure import REBOOTS
 from glixd.model.generations import Generation
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 REVISION_FILES: Final = ("etc/glixos-revision", "configuration-revision")
 """Where a system says which commit it was built from."""

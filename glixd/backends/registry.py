@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -27,6 +27,7 @@ from glixd.backends.files import translating, write_durably
 from glixd.errors import Failed
 from glixd.protocol import MAX_REFERENCE_BYTES, ErrorCode
 from glixd.settings import RegistrySettings, registry_problem
+from glixd.values import dataclass
 
 log = structlog.get_logger()
 

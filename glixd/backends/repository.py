@@ -8,12 +8,13 @@ a note that refs are being moved, and scratch files. Nothing there is needed to 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,7 @@ from glixd.backends.snapshot import Contents, Snapshot, decoded
 from glixd.backends.worktree import WorkTree, blob_name
 from glixd.errors import Failed, GlixError, NotFound, Refused
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 log = structlog.get_logger()
 
@@ -49,7 +51,7 @@ class BranchMoved(Refused):
     """Somebody committed while a change was prepared; the change starts again from there."""
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Held:
     """The repository while it is locked: hand `keep` to every child that writes."""
 

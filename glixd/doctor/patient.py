@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pwd
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ from glixd.backends.state import Database
 from glixd.health import HealthKeeper
 from glixd.locking import Locker
 from glixd.resolvers.asking import Facts
+from glixd.values import dataclass
 
 LOW_BYTES: Final = 1024**3
 """Free bytes below which a build may not fit."""

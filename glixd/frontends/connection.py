@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,7 @@ from glixd.frontends.messages import Reply
 from glixd.frontends.turns import Rounds
 from glixd.frontends.wire import explained
 from glixd.threads import FairThreads
+from glixd.values import dataclass
 
 if TYPE_CHECKING:
     from glixd.engine import Engine

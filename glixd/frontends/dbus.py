@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +38,7 @@ from glixd.protocol import (
     State,
 )
 from glixd.threads import FairThreads
+from glixd.values import dataclass
 
 if TYPE_CHECKING:
     from glixd.engine import Engine

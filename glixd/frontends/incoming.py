@@ -6,7 +6,6 @@ This touches nothing but the bytes, so that a large message can be read on anoth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from glixd import api
@@ -15,6 +14,7 @@ from glixd.frontends import messages, strict_json
 from glixd.frontends.messages import Request
 from glixd.frontends.wire import explained
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 _DISCOVER: Final = "rpc.discover"
 DISCOVER: Final = _DISCOVER.encode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -13,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement
 from glixd import api
 from glixd.frontends.bus_values import signature
 from glixd.protocol import MANAGER_INTERFACE, OBJECT_PATH, TRANSACTION_INTERFACE
+from glixd.values import dataclass
 
 STANDARD: Final = "org.freedesktop.DBus."
 PROPERTIES: Final = STANDARD + "Properties"

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from glixd.protocol import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_UID, MAX_JSON_MESSAGE
+from glixd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

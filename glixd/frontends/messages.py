@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from glixd.errors import Cancelled, GlixError, InvalidRequest
 from glixd.protocol import ErrorCode, json_code
+from glixd.values import dataclass
 
 PARSE_ERROR: Final = -32700
 _MEMBERS: Final = frozenset({"jsonrpc", "method", "params", "id"})

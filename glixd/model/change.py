@@ -7,13 +7,14 @@ Nothing in a request has to be looked up any more, and its digest is what gets a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from glixd import api
 from glixd.api import Consent, Scope
 from glixd.model.generations import Rule
 from glixd.model.manifest import Manifest, Package
+from glixd.values import dataclass
 
 ALL_HOSTS: Final = "all-hosts"
 """The host of a change that is about the repository as a whole."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cmp_to_key
 from itertools import zip_longest
 from typing import Final
 
 from glixd.model.progress import package_name
+from glixd.values import dataclass
 
 OUTPUTS: Final = frozenset(
     [

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple, Self, TypeVar
 
@@ -22,6 +21,7 @@ from glixd.errors import Detail, Refused, invalid
 from glixd.model.inputs import INPUT_NAME, RESERVED_INPUTS
 from glixd.model.nixtext import nix_key, nix_string
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 __all__ = ["RESERVED_INPUTS", "FlakeFile", "HostEntry", "Input"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, Self
@@ -16,6 +15,7 @@ from glixd.errors import InvalidRequest
 from glixd.model import refgrammar
 from glixd.model.refgrammar import FORGES, GITS, TARBALLS, WITH_AUTHORITY, Parts, Scheme, bad, is_commit
 from glixd.protocol import MAX_REFERENCE_BYTES
+from glixd.values import dataclass
 
 __all__ = ["NIXPKGS_REPOSITORY", "FlakeRef", "Local", "Scheme"]
 

@@ -7,8 +7,9 @@ A tag `glix/gen/<host>/<number>` names the commit that a generation was built fr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from glixd.values import dataclass
 
 TAGS: Final = "refs/tags/glix/gen"
 """Below it a tag for each generation of a host: <host>/<number>."""

@@ -7,12 +7,13 @@ import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any, Final
 
 from glixd.errors import Refused
 from glixd.protocol import ErrorCode
+from glixd.values import dataclass
 
 PATH: Final = "flake.lock"
 _FIRST_TIME: Final = 86400

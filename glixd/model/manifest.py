@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import Any, Final, NoReturn, Self
 
 from glixd.api import PACKAGE_NAME, SYSTEM, USER_NAME, Consent, Scope
@@ -18,6 +18,7 @@ from glixd.errors import Detail, Refused
 from glixd.model.inputs import INPUT_NAME, RESERVED_INPUTS
 from glixd.model.reading import read_part, read_toml, spliced
 from glixd.protocol import MAX_REFERENCE_BYTES, ErrorCode
+from glixd.values import dataclass
 
 SCHEMA: Final = 1
 """The schema of manifests that is understood. New keys do not change it."""

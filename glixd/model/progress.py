@@ -9,12 +9,15 @@ is kept from falling.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
+
+from glixd.values import dataclass
 
 PREFIX: Final = "@nix "
 SHOWN: Final = 8
@@ -92,7 +95,7 @@ class Progress:
     remaining: float | None = None
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Count:
     """How much of one kind of work is done: what has ended, and what runs."""
 
@@ -119,7 +122,7 @@ class _Count:
         return self.failed + sum(failed for _, _, failed in self.running.values())
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Build:
     """One derivation while it is built."""
 

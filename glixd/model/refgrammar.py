@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 from urllib.parse import unquote
 
 from glixd.errors import InvalidRequest
 from glixd.protocol import MAX_REFERENCE_BYTES, ErrorCode
+from glixd.values import dataclass
 
 
 class Scheme(StrEnum):

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Self
 
 from glixd.api import Consent
+from glixd.values import dataclass
 
 _REASONS: Final = {
     "unfree license": Consent.UNFREE,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from glixd import api
 from glixd.backends.activator import Action, Activated, Activator, Order, Status
@@ -14,6 +14,7 @@ from glixd.errors import Failed, GlixError
 from glixd.model.progress import Phase, Progress
 from glixd.protocol import ErrorCode
 from glixd.rebuilding.building import News, Tell
+from glixd.values import dataclass
 
 FAILED_TAIL = 10
 

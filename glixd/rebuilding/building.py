@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from glixd import api
@@ -16,6 +16,7 @@ from glixd.backends.process import Cancellation
 from glixd.errors import Failed
 from glixd.model.progress import Phase, Progress, Tracker, package_name
 from glixd.protocol import PROGRESS_PER_SECOND, ErrorCode
+from glixd.values import dataclass
 
 INTERVAL: Final = 1 / PROGRESS_PER_SECOND
 ERROR_LIMIT: Final = 4000

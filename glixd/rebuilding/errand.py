@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from glixd.api import Caller
 from glixd.backends.process import Cancellation
 from glixd.errors import Cancelled
 from glixd.model.change import Rebuild
 from glixd.rebuilding.building import Tell
+from glixd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -35,6 +35,7 @@ from glixd.rebuilding.errand import Errand, subject
 from glixd.rebuilding.systems import Systems, told_units
 from glixd.rebuilding.tags import Tags
 from glixd.transaction import Result
+from glixd.values import dataclass
 
 log = structlog.get_logger()
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from glixd import api
 from glixd.api import Caller
 from glixd.backends.bundles import Uploads
@@ -23,6 +21,7 @@ from glixd.protocol import DEFAULT_CORE_URL, ErrorCode
 from glixd.rebuilding.listing import Generations
 from glixd.requests.values import Context
 from glixd.resolvers.asking import Asking, Facts
+from glixd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

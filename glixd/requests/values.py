@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import rfc8785
@@ -15,6 +15,7 @@ from glixd.backends.process import Cancellation
 from glixd.backends.snapshot import Snapshot
 from glixd.model.change import Base, Collect, Rebuild, Request
 from glixd.policy import Target
+from glixd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
