@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -21,6 +21,9 @@ NEEDED_INODES: Final = 1000
 SUSPICIOUS_BYTES: Final = 1024 * 1024
 """Less free room than this explains why a program could not write."""
 SUSPICIOUS_INODES: Final = 100
+ATTEMPTS: Final = 10
+"""How often a folder is made anew that git takes away, having packed what was in it."""
+NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 SYNCING: Final = 8
 """Files that are synchronised beside each other."""
 AT_FDCWD: Final = -100
@@ -69,12 +72,27 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         os.fsync(descriptor)
 
 
-def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file anew whose contents are synchronised later; what is left there of an earlier attempt goes."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+def open_new(path: Path, mode: int) -> int:
+    """A descriptor to write a file anew; its folder is made, and what is left there of an earlier attempt goes.
+
+    Each is done where it turns out to be needed: a group of changes makes hundreds of files, in folders that are mostly there.
+    The folder may be taken away again at any moment, by a git that has packed what was in it.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return os.open(path, NEW, mode)
+        except FileNotFoundError:
+            path.parent.mkdir(exist_ok=True)
+        except FileExistsError:
+            path.unlink(missing_ok=True)
+    return os.open(path, NEW, mode)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of some bytes."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 class Syncing:
@@ -86,9 +104,12 @@ class Syncing:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(SYNCING, thread_name_prefix="sync")
 
-    def each(self, paths: Iterable[Path]) -> None:
-        """Wait for plain files, whoever wrote them."""
-        list(self._threads.map(sync_file, paths))
+    def each(self, descriptors: Iterable[int]) -> None:
+        """Wait for open files; when this returns, or raises, nothing waits for any of them."""
+        waiting = [self._threads.submit(os.fsync, descriptor) for descriptor in descriptors]
+        wait(waiting)
+        for one in waiting:
+            one.result()
 
     def each_there(self, folders: Iterable[Path]) -> None:
         """Wait for folders of which git may take one or the other away, having packed all that was in it, durably."""

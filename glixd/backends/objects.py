@@ -9,10 +9,11 @@ of gitformat-loose(5) and "git help cat-file"; a git that writes them itself tak
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Set
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,8 +24,8 @@ PROGRAM: Final = "100755"
 TREE: Final = "40000"
 LEVEL: Final = 1
 """How hard to compress: a loose object is packed before long, and packed better then."""
-ATTEMPTS: Final = 10
-"""How often a folder is made anew that git takes away, having packed what was in it."""
+OPEN: Final = 128
+"""Files that are open at once: a push brings thousands of objects."""
 MODE: Final = 0o444
 """Of the file of an object, which never changes."""
 
@@ -142,9 +143,9 @@ class Pending:
         if any(not folder.is_dir() for folder in folders):
             folders.add(self._objects)
         try:
-            for oid, path in beside.items():
-                _write_beside(path, zlib.compress(_raw(made[oid].kind, made[oid].data), LEVEL))
-            self._syncing.each(beside.values())
+            oids = list(made)
+            for start in range(0, len(oids), OPEN):
+                self._write({beside[oid]: made[oid] for oid in oids[start : start + OPEN]})
             for oid, path in beside.items():
                 path.replace(places[oid])
         except OSError:
@@ -152,6 +153,17 @@ class Pending:
                 path.unlink(missing_ok=True)
             raise
         self._syncing.each_there(folders)
+
+    def _write(self, objects: Mapping[Path, Object]) -> None:
+        """Write the files of some objects, and wait until they are on the disk."""
+        with ExitStack() as opened:
+            descriptors = []
+            for path, one in objects.items():
+                descriptor = files.open_new(path, MODE)
+                opened.callback(os.close, descriptor)
+                files.write_all(descriptor, zlib.compress(_raw(one.kind, one.data), LEVEL))
+                descriptors.append(descriptor)
+            self._syncing.each(descriptors)
 
     def forget(self) -> None:
         """Drop what was made and not written."""
@@ -214,16 +226,6 @@ def _tree_data(entries: Mapping[str, Entry]) -> bytes:
     named = {name.encode(errors="surrogateescape"): entry for name, entry in entries.items()}
     order = sorted(named, key=lambda name: name + b"/" if named[name].is_tree else name)
     return b"".join(named[name].mode.encode() + b" " + name + b"\0" + bytes.fromhex(named[name].oid) for name in order)
-
-
-def _write_beside(path: Path, data: bytes) -> None:
-    """Write the file of an object; the folder that it needs is taken away by git whenever it packs all that is in it."""
-    for _ in range(ATTEMPTS - 1):
-        path.parent.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):
-            return files.write_new(path, data, MODE)
-    path.parent.mkdir(exist_ok=True)
-    return files.write_new(path, data, MODE)
 
 
 def _raw(kind: str, data: bytes) -> bytes:
