@@ -52,7 +52,7 @@ class Facts:
         return cls(
             tuple((line[:40], line[41:]) for line in log),
             git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/tags")
-            + git(root, "symbolic-ref", "HEAD"),
+            + (root / ".git" / "HEAD").read_text(),
             git(root, "--no-optional-locks", "status", "--porcelain", "--untracked-files=all"),
             digests(root),
         )
@@ -267,13 +267,15 @@ def _ended_badly(place: Path, status: int, fault: Fault, told: Told) -> Iterator
 
 def examine(case: Case, world: World, known: Reference, told: Told) -> list[str]:
     """What is wrong with a world after a fault: before, during and after a recovery, and with the next change."""
-    found = [*_torn(world, known), *_told_wrongly(world, known, told)]
+    facts = Facts.of(world.repository)
+    found = [*_torn(world, facts, known), *_told_wrongly(facts, known, told)]
     started: list[bool] = []
 
     def first(client: RpcClient) -> None:
         started.append(True)
-        found.extend(_recovered(world, known, told))
-        found.extend(_recorded(client, known, world, told))
+        facts = Facts.of(world.repository)
+        found.extend(_recovered(world, facts, known, told))
+        found.extend(_recorded(client, facts, known, told))
 
     def second(client: RpcClient) -> None:
         started.append(True)
@@ -295,8 +297,13 @@ def examine_full(case: Case, world: World, known: Reference, told: Told) -> list
     """What is wrong on a disk that is still full, after each of two recoveries: what is not published yet may be old."""
     found: list[str] = []
     for _ in range(2):
-        found.extend(_session(world, lambda client: found.extend(_recorded(client, known, world, told)), case))
-        found.extend([*_torn(world, known), *_told_wrongly(world, known, told)])
+        asked = _session(
+            world,
+            lambda client: found.extend(_recorded(client, Facts.of(world.repository), known, told)),
+            case,
+        )
+        facts = Facts.of(world.repository)
+        found.extend([*asked, *_torn(world, facts, known), *_told_wrongly(facts, known, told)])
         locks = (world.repository / ".git").rglob("*.lock")
         found.extend(f"a lock was left: {path}" for path in locks if path.name != "daemon.lock")
     return found
@@ -316,9 +323,8 @@ def _trace(world: World) -> dict[str, str]:
     return trace(world.repository) if world.repository.exists() else {}
 
 
-def _is_new(world: World, known: Reference) -> bool:
+def _is_new(facts: Facts | None, known: Reference) -> bool:
     """Whether the change is there, as far as git goes."""
-    facts = Facts.of(world.repository)
     if facts is None or known.old is None:
         return facts is not None
     if len(known.new.commits) == len(known.old.commits):
@@ -326,9 +332,8 @@ def _is_new(world: World, known: Reference) -> bool:
     return facts.head != known.old.head
 
 
-def _torn(world: World, known: Reference) -> Iterator[str]:
+def _torn(world: World, facts: Facts | None, known: Reference) -> Iterator[str]:
     """What must hold at any moment: the history is old or new, and so is each file."""
-    facts = Facts.of(world.repository)
     if facts is None:
         if known.old is not None:
             yield "the repository is gone"
@@ -343,15 +348,15 @@ def _torn(world: World, known: Reference) -> Iterator[str]:
     yield from _damage(world.repository)
 
 
-def _told_wrongly(world: World, known: Reference, told: Told) -> Iterator[str]:
-    new = _is_new(world, known)
+def _told_wrongly(facts: Facts | None, known: Reference, told: Told) -> Iterator[str]:
+    new = _is_new(facts, known)
     if told.error and new and known.changes:
         yield f"an error was told, and the change is there: {told}"
     if told.ended:
-        yield from _says_wrongly(told.ended, world, known, new=new)
+        yield from _says_wrongly(told.ended, facts, known, new=new)
 
 
-def _says_wrongly(record: Mapping[str, Any], world: World, known: Reference, *, new: bool) -> Iterator[str]:
+def _says_wrongly(record: Mapping[str, Any], facts: Facts | None, known: Reference, *, new: bool) -> Iterator[str]:
     """What a record says that is not so."""
     if not known.changes:
         return
@@ -361,20 +366,18 @@ def _says_wrongly(record: Mapping[str, Any], world: World, known: Reference, *, 
     halfway = not commits and (interrupted or any("they stay" in words for words in record.get("warnings", ())))
     if (record["state"] == "succeeded") is not new and not halfway:
         yield f"the change is {'' if new else 'not '}there, and the record says: {dict(record)}"
-    facts = Facts.of(world.repository)
     if commits and record.get("commit") != (facts.head if facts and new else None):
         yield f"the record has the commit {record.get('commit')}, and HEAD is {facts.head if facts else None}"
 
 
-def _recovered(world: World, known: Reference, told: Told) -> Iterator[str]:
+def _recovered(world: World, facts: Facts | None, known: Reference, told: Told) -> Iterator[str]:
     """What is wrong once a daemon has started: everything is old, or everything is new."""
-    facts = Facts.of(world.repository)
-    yield from _told_wrongly(world, known, told)
+    yield from _told_wrongly(facts, known, told)
     if facts is None:
         if known.old is not None:
             yield "the repository is gone"
         return
-    expected = known.new if _is_new(world, known) else known.old
+    expected = known.new if _is_new(facts, known) else known.old
     if expected is None or facts.form(known.old) != expected.form(known.old):
         yield f"after recovery it is neither old nor new: {_difference(known.old, expected, facts)}"
     locks = (world.repository / ".git").rglob("*.lock")
@@ -398,7 +401,7 @@ def _shown(expected: object, found: object) -> str:
     return f"{expected!r} is {found!r}"
 
 
-def _recorded(client: RpcClient, known: Reference, world: World, told: Told) -> Iterator[str]:
+def _recorded(client: RpcClient, facts: Facts | None, known: Reference, told: Told) -> Iterator[str]:
     """What the record of the transaction says after a restart; a database that could not be written has none."""
     if told.begun is None:
         return
@@ -410,7 +413,7 @@ def _recorded(client: RpcClient, known: Reference, world: World, told: Told) -> 
         return
     if record["state"] not in ("succeeded", "failed", "cancelled"):
         yield f"the record has no end: {record}"
-    yield from _says_wrongly(record, world, known, new=_is_new(world, known))
+    yield from _says_wrongly(record, facts, known, new=_is_new(facts, known))
 
 
 def _next_works(client: RpcClient, case: Case, world: World) -> Iterator[str]:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import multiprocessing
 import os
+import pkgutil
 import shutil
 import tempfile
 from collections import Counter
@@ -15,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+import glixd
+from glixd import api
 from tests.support.blackout import moments, problems_after
 from tests.support.daemon import RpcClient
 from tests.support.faults import FAULTS, Fault, undisturbed
@@ -54,7 +59,7 @@ class Workbench:
     def __init__(self) -> None:
         memory = MEMORY if os.access(MEMORY, os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="glix-", dir=memory))
-        self._pool = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
+        self._pool = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), initializer=_warm)
         self._arranged: dict[tuple[str, str], Case] = {}
         self._references: dict[tuple[str, str], Reference] = {}
         self._number = 0
@@ -128,6 +133,17 @@ class Workbench:
         """A folder that is made by whoever uses it first."""
         self._number += 1
         return self.folder / str(self._number)
+
+
+def _warm() -> None:
+    """Have in this process whatever a daemon would load or make at its first request, for every child that is forked."""
+    for module in pkgutil.walk_packages(glixd.__path__, "glixd."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for operation in api.OPERATIONS.values():
+        operation.parameters.model_rebuild()
+    gc.collect()
+    gc.freeze()
 
 
 def _arrange(name: str, mutation: Mutation, world: World, place: Path, variant: str) -> Case:

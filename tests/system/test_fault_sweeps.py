@@ -19,12 +19,14 @@ from tests.support.repositories import Sources
 from tests.support.sweep import Reference
 from tests.support.workbench import FULL, Workbench
 
-SOME = {KILL: 9, ONE_ENOSPC: 3, STICKY_ENOSPC: 3, FSYNC_EIO: 2, RENAME_EIO: 2}
+SOME = {KILL: 5, ONE_ENOSPC: 2, STICKY_ENOSPC: 2, FSYNC_EIO: 1, RENAME_EIO: 1}
 """So many points are tried of each case, evenly spread, where not every one is."""
 AROUND = 1
 """Calls before and after the commit point that are tried in any case."""
-LAST = 4
+LAST = 2
 """The synchronisations at the end that are tried in any case: what fails there comes after the commit point."""
+FOLDERS = 3
+"""So many of the folders that are made outside of git's are tried in any case: a disk without inodes fails there first."""
 CASES = mutations(Sources("", "", "", "", ""))
 pytestmark = [
     pytest.mark.timeout(900),
@@ -45,11 +47,8 @@ def every(known: Reference, fault: Fault) -> Iterator[int]:
     step = 1 if FULL else max(1, len(points) // SOME[fault])
     middle = commit_point(known, fault) or -AROUND
     last = points[-LAST:] if fault is FSYNC_EIO else ()
-    folders = (
-        [call for call in points if call.name.startswith("mkdir") and "/.git/" not in call.path]
-        if fault is ONE_ENOSPC
-        else ()
-    )
+    folders = [call for call in points if call.name.startswith("mkdir") and "/.git/" not in call.path]
+    folders = folders[:: -(-len(folders) // FOLDERS)] if fault is ONE_ENOSPC and folders else []
     for call in points:
         if call.point % step == len(known.calls) % step or (
             call in last or call in folders or (fault in (KILL, RENAME_EIO) and abs(call.point - middle) <= AROUND)

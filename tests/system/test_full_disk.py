@@ -33,7 +33,7 @@ LEVELS = {
 WITH_STATE = {"bytes": (0, 40, 400), "inodes": (0, 5, 40)}
 """The levels at which the state of the daemon is on the same disk."""
 SOME = (6, 8)
-"""The levels that are tried of each mutation, where not every one is: the change ends in the middle of them."""
+"""The levels of which one or the other is tried of each mutation, where not every one is: a change ends in the middle of them."""
 OTHERS = [name for name in mutations(Sources("", "", "", "", "")) if name not in ("init", "add")]
 """The first init asks for room of its own, whatever the repository does."""
 
@@ -121,11 +121,12 @@ def test_no_mutation_minds_a_full_disk(
     bench: Workbench, namespace: tuple[str, ...], kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     levels = LEVELS[kind] if FULL else [LEVELS[kind][number] for number in SOME]
-    wanted = [(name, free) for name in OTHERS for free in levels]
+    turns = [levels if FULL else levels[number % len(SOME) :][:1] for number in range(len(OTHERS))]
+    wanted = [(name, free) for name, turn in zip(OTHERS, turns, strict=True) for free in turn]
     found = _run(namespace, [Task(*bench.case(name), kind, free, False) for name, free in wanted], bench)
     counted = Counter(one["told"] for one in found)
     with capsys.disabled():
-        print(f"\n{len(OTHERS)} other changes at {len(levels)} levels of {kind}: {dict(counted)}")
+        print(f"\n{len(OTHERS)} other changes, {len(wanted)} times at {len(levels)} levels of {kind}: {dict(counted)}")
     assert {at: one["problems"] for at, one in zip(wanted, found, strict=True) if one["problems"]} == {}
 
 

@@ -22,7 +22,7 @@ from tests.support.hermetic import git
 from tests.support.plain import Workshop, add, make_plain_repository
 from tests.support.workbench import FULL
 
-SOME = {fault: 8 if fault is KILL else 2 for fault in FAULTS}
+SOME = {fault: 5 if fault is KILL else 2 for fault in FAULTS}
 MANY = 2
 """Packs that are merged, so that one tidying packs, merges and prunes."""
 pytestmark = [

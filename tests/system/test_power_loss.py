@@ -13,7 +13,7 @@ from tests.support.mutations import mutations
 from tests.support.repositories import Sources
 from tests.support.workbench import FULL, Workbench
 
-STEP = 1 if FULL else 48
+STEP = 1 if FULL else 64
 """Of so many moments one is tried."""
 CASES = mutations(Sources("", "", "", "", ""))
 pytestmark = [
