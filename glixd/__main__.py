@@ -12,6 +12,7 @@ from typing import Final
 from glixd import lean
 
 with lean.loading(without=("rich", "ssl")):
+    lean.without_plugins()
     import asyncio
 
     from glixd import log, memory, settings

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The settings of the daemon: argument before environment before file before default, in one frozen value."""
 
-from __future__ import annotations
-
+# Annotations are values here: as text, pydantic would compile each of them when the model is made.
 import os
 import re
 import socket

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The words of the table: what a name, a reference or a line of text may be, and the frozen values made of them."""
 
-from __future__ import annotations
-
+# Annotations are values here: as text, pydantic would compile each of them when the model is made.
 import re
 from enum import StrEnum
 from typing import Annotated, Final

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a caller may say to the operations that answer at once."""
 
-from __future__ import annotations
-
+# Annotations are values here: as text, pydantic would compile each of them when the model is made.
 from enum import StrEnum
 from typing import Annotated
 
