@@ -7,6 +7,7 @@ they are printable ASCII, short, and never a value of a configuration.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -243,8 +244,11 @@ def _check(action: str, **details: str) -> Check:
 
 
 def _plain(text: str) -> str:
-    shown = "".join(character if " " <= character <= "~" else "?" for character in text)
+    shown = _UNUSUAL.sub("?", text)
     return shown if len(shown) <= DETAIL_LIMIT else shown[: DETAIL_LIMIT - 3] + "..."
+
+
+_UNUSUAL: Final = re.compile(r"[^ -~]")
 
 
 def _strength(check: Check) -> int:

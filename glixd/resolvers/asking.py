@@ -86,6 +86,7 @@ class Asking:
         self._facts = facts
         self._cancellation = cancellation
         self._registry_url = registry_url
+        self._marks: dict[str, tuple[Consent, ...] | None] = {}
 
     @property
     def nixpkgs(self) -> str | None:
@@ -114,8 +115,14 @@ class Asking:
     def marks(self, attribute: str) -> tuple[Consent, ...] | None:
         """What the host's nixpkgs marks a package as; None when it has no such package.
 
-        The index answers without a process; what it does not know may still come from an overlay of the host.
+        The index answers without a process; what it does not know may still come from an overlay of the host. Each package is
+        looked up twice: for what it is, and for what it needs consent for.
         """
+        if attribute not in self._marks:
+            self._marks[attribute] = self._found_marks(attribute)
+        return self._marks[attribute]
+
+    def _found_marks(self, attribute: str) -> tuple[Consent, ...] | None:
         if entry := self._facts.from_index(self._revision, self.system, lambda index: index.find(attribute)):
             return entry.marks
         key = f"marks {self._revision} {self.system} {attribute}"
