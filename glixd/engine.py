@@ -23,7 +23,7 @@ from glixd.queue import Ticket, now
 from glixd.rebuilding.activation import Abandoned
 from glixd.recovery import Recovery
 from glixd.requests.values import Prepared, to_authorise
-from glixd.threads import Threads
+from glixd.threads import Gathering, Threads
 from glixd.transaction import Result
 from glixd.watchers import Client, Observer
 
@@ -42,7 +42,7 @@ class Engine:
         self._parts = parts
         self._herald = Herald(parts.watchers, parts.logs)
         self._readers = Threads(4, "reader")
-        self._records = Threads(1, "record")
+        self._records: Gathering[api.Transaction] = Gathering("record", parts.database.save)
         self._preparers = Threads(4, "preparer")
         self._lanes = Lanes(parts, self._herald, self._records, self._committed)
         self._answers = Answers(parts, self._readers)
@@ -151,7 +151,7 @@ class Engine:
         while not self._stopping:
             await asyncio.sleep(POLL)
             if settled := await self._records.run(self._recovery.settled, record):
-                await self._records.run(self._parts.database.save, settled)
+                await self._records.add(settled)
                 state = State(settled.state)
                 self._parts.watchers.progress(api.ProgressEvent(transaction=settled.id, state=state))
                 self._parts.watchers.state_changed(settled.id, state)
@@ -180,8 +180,7 @@ class Engine:
         """Take a transaction to its end; whatever happens becomes its result or its error."""
         logger = log.bind(transaction=ticket.id, uid=ticket.caller.uid, host=ticket.host, operation=ticket.row.name)
         try:
-            await self._records.run(self._parts.database.save, ticket.record())
-            prepared = await self._prepare(ticket)
+            _, prepared = await asyncio.gather(self._records.add(ticket.record()), self._prepare(ticket))
             await self._authorise(ticket, prepared)
             self._herald.state(ticket, State.QUEUED)
             result = await self._lanes.run(ticket, prepared)
@@ -260,7 +259,7 @@ class Engine:
         ticket.step = None
         record = ticket.record().model_copy(update={"state": end})
         try:
-            await self._records.run(parts.database.save, record)
+            await self._records.add(record)
         except Exception:
             log.exception("the end of a transaction could not be recorded", transaction=ticket.id)
         audit.done(record)

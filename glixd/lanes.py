@@ -33,7 +33,7 @@ from glixd.rebuilding.building import News
 from glixd.rebuilding.errand import Errand, subject
 from glixd.rebuilding.restoring import Restoring
 from glixd.requests.values import Prepared, digest_of
-from glixd.threads import Threads
+from glixd.threads import Gathering, Threads
 from glixd.transaction import Result, Unfit, refused
 
 Committed = Callable[[Ticket, Result], None]
@@ -79,7 +79,7 @@ class _Tried(Exception):
 class Lanes:
     """Runs what is authorised. Lives on the event loop; the work is done on threads."""
 
-    def __init__(self, parts: Parts, herald: Herald, records: Threads, committed: Committed) -> None:
+    def __init__(self, parts: Parts, herald: Herald, records: Gathering[api.Transaction], committed: Committed) -> None:
         self._parts = parts
         self._herald = herald
         self._records = records
@@ -132,7 +132,7 @@ class Lanes:
         rebuild = Rebuild(host, commit, action, rollback_on_failure=self._parts.rollback_on_failure)
         if prepared.concerns_home_of(ticket.caller.login):
             rebuild = Rebuild(host, commit, Action.BUILD, user=ticket.caller.login)
-        await self._records.run(self._parts.database.save, ticket.record())
+        await self._records.add(ticket.record())
         rebuilt = await self._rebuild(ticket, rebuild)
         if unattended and action is Action.BUILD and rebuilt.outcome.rebuild:
             await self._records.run(self._parts.generations.stage, rebuilt.outcome.rebuild)

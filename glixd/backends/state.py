@@ -72,12 +72,17 @@ class Database:
         """What can be known of lost records is known."""
         self._write("DELETE FROM facts WHERE key = ?", (LOST,))
 
-    def save(self, transaction: api.Transaction) -> None:
-        """Write a transaction, new or changed."""
-        record = transaction.model_dump_json(exclude_none=True)
+    def save(self, *transactions: api.Transaction) -> None:
+        """Write transactions, new or changed: all of them with one wait for the disk, or none."""
+        values: list[object] = []
+        for one in transactions:
+            record = one.model_dump_json(exclude_none=True)
+            values += (one.id, one.uid, one.state, one.created, record)
+        rows = ", ".join(["(?, ?, ?, ?, ?)"] * len(transactions))
         self._write(
-            "INSERT INTO transactions VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, record = excluded.record",
-            (transaction.id, transaction.uid, transaction.state, transaction.created, record),
+            f"INSERT INTO transactions VALUES {rows} "  # noqa: S608
+            "ON CONFLICT (id) DO UPDATE SET state = excluded.state, record = excluded.record",
+            values,
         )
 
     def load(self, identifier: str) -> api.Transaction | None:

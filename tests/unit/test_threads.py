@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Threads that every uid has its part of."""
+"""Threads that every uid has its part of, and one on which what comes together is done together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from glixd.threads import FairThreads
+from glixd.threads import FairThreads, Gathering
 from tests.support.loop import PATIENCE, on_loop, until
 
 
@@ -40,3 +40,58 @@ async def test_what_fails_or_is_given_up_makes_room_and_leaves_nothing() -> None
     assert not threads._turns
     assert not threads._present
     threads.close()
+
+
+@on_loop
+async def test_what_comes_while_it_works_is_done_together_and_in_order() -> None:
+    go = threading.Event()
+    done: list[tuple[int, ...]] = []
+
+    def work(*items: int) -> None:
+        go.wait(PATIENCE)
+        done.append(items)
+
+    thread = Gathering[int]("test", work)
+    first = asyncio.create_task(thread.add(0))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    more = [asyncio.create_task(thread.add(number)) for number in range(1, 5)]
+    await asyncio.sleep(0)
+    assert not first.done()
+    go.set()
+    await asyncio.gather(first, *more)
+    await thread.add(5)
+    assert done == [(0,), (1, 2, 3, 4), (5,)]
+    thread.close()
+
+
+@on_loop
+async def test_one_that_fails_takes_nobody_with_it() -> None:
+    done: list[int] = []
+
+    def work(*items: int) -> None:
+        if 2 in items:
+            raise ZeroDivisionError
+        done.extend(items)
+
+    thread = Gathering[int]("test", work)
+    found = await asyncio.gather(*(thread.add(number) for number in range(5)), return_exceptions=True)
+    assert [type(one) for one in found] == [type(None), type(None), ZeroDivisionError, type(None), type(None)]
+    assert sorted(done) == [0, 1, 3, 4]
+    await thread.add(6)
+    assert done[-1] == 6
+    thread.close()
+
+
+@on_loop
+async def test_one_that_is_given_up_holds_nobody_up() -> None:
+    go = threading.Event()
+    thread = Gathering[int]("test", lambda *_: go.wait(PATIENCE))
+    tasks = [asyncio.create_task(thread.add(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    tasks[1].cancel()
+    go.set()
+    await asyncio.wait_for(tasks[2], PATIENCE)
+    await thread.add(3)
+    thread.close()

@@ -52,6 +52,12 @@ def test_a_transaction_is_read_back_as_it_was_last_saved(database: Database, pat
     again.close()
 
 
+def test_several_are_saved_together_and_the_last_word_of_each_counts(database: Database) -> None:
+    database.save(_transaction(1, State.RUNNING))
+    database.save(_transaction(2, State.PREPARING), _transaction(1, State.FAILED), _transaction(2, State.RUNNING))
+    assert [(int(found.id), found.state) for found in database.recent((), 10)] == [(2, "running"), (1, "failed")]
+
+
 def test_the_newest_come_first_and_states_can_be_chosen(database: Database) -> None:
     for number, state in enumerate((State.SUCCEEDED, State.FAILED, State.SUCCEEDED)):
         database.save(_transaction(number, state))
