@@ -37,11 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
         _close_inherited(ready_fd)
     try:
         with lean.loading():
-            from glixd.daemon import Daemon  # may refuse what the environment chooses
+            from glixd.daemon import Daemon
 
         memory.keep_little()
         chosen = settings.load(given, os.environ)
-        log.configure(chosen.log)
+        log.choose(chosen.log)
         asyncio.run(Daemon(chosen, dict(os.environ)).run(ready_fd))
     except GlixError as error:
         print(f"glixd: {error.message}" + (f" {error.hint}" if error.hint else ""), file=sys.stderr)  # noqa: T201

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-
 from glixd.api import Caller, Transaction
 from glixd.errors import GlixError
+from glixd.log import get_logger
 from glixd.protocol import ErrorCode
 
-log = structlog.get_logger()
+log = get_logger()
 
 DECIDED: Final = "5d1f2c84b7e64b0f9c1a7b63d0a4e9f2"
 """MESSAGE_ID of a decision: whether a caller may do something."""

@@ -12,25 +12,24 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import structlog
 from systemd import daemon as systemd
 
+from glixd import lean
+from glixd import log as log_events
 from glixd.actions import REGISTERED
-from glixd.authority import PolkitAuthority
 from glixd.backends import memory
 from glixd.backends.activator import ActivatorDoor
 from glixd.backends.bell import Bell
 from glixd.backends.bundles import Bundles, Uploads
-from glixd.backends.bus import Bus, BusError
 from glixd.backends.evaluator import Evaluator, EvaluatorProgram, OwnEvaluator, child_opener, socket_opener
 from glixd.backends.index import Indexes
 from glixd.backends.logs import Logs
 from glixd.backends.nix import Nix
 from glixd.backends.packs import Packs
-from glixd.backends.polkit import Polkit
 from glixd.backends.process import Processes
 from glixd.backends.profile import Profile
 from glixd.backends.registry import Registries
@@ -42,7 +41,6 @@ from glixd.doctor import Doctor, Patient, has_user
 from glixd.drafting import Drafter
 from glixd.engine import Engine
 from glixd.errors import Failed, GlixError
-from glixd.frontends.dbus import DBusFrontend
 from glixd.frontends.jsonrpc import JsonRpcServer
 from glixd.frontends.limits import BusLimits, Limits
 from glixd.frontends.unix_socket import listen
@@ -52,6 +50,7 @@ from glixd.health import HealthKeeper
 from glixd.housekeeping import Housekeeper
 from glixd.indexing import Indexer
 from glixd.locking import Locker
+from glixd.log import get_logger
 from glixd.model.plans import Plans
 from glixd.parts import Parts
 from glixd.policy import Authority, OwnerOnly
@@ -71,11 +70,18 @@ from glixd.settings import Mode, Settings, child_environment
 from glixd.transaction import Transactor
 from glixd.watchers import Watchers
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from glixd.authority import PolkitAuthority
+    from glixd.backends.bus import Bus, BusError
+    from glixd.frontends.dbus import DBusFrontend
+
+log = get_logger()
 
 PATIENCE: Final = 20.0
 """Seconds that a running transaction has to end when the daemon is asked to stop."""
 LISTEN_FDS_START: Final = 3
+FOR_THE_BUS: Final = ("glixd.frontends.dbus", "glixd.authority")
+"""What only a daemon on a bus needs: 12 of 220 ms."""
 
 
 class Daemon:
@@ -95,7 +101,8 @@ class Daemon:
         memory.share_pools()
         locks = [_take_lock(folder) for folder in self._lock_folders()]
         try:
-            bus = await self._bus()
+            # who may do what is asked over the bus in system mode; a user's daemon answers on its socket before
+            bus = await self._bus() if self._settings.mode is Mode.SYSTEM else None
             authority, judged = await self._authority(bus)
             engine, parts = self._build(authority, judged)
             try:
@@ -293,11 +300,14 @@ class Daemon:
         }
         server = JsonRpcServer(engine, listener, Limits(**allowed))
         await server.start()
-        frontend = DBusFrontend(engine, bus, BusLimits(**allowed)) if bus else None
-        if bus and frontend:
-            await frontend.start()
-            await self._own_name(bus)
-            bus.lost.add_done_callback(self._bus_lost)
+        try:
+            await asyncio.to_thread(log_events.load)  # whoever connected is answered meanwhile
+            bus = bus or await self._bus()
+            frontend = await self._serve_bus(engine, bus, BusLimits(**allowed)) if bus else None
+        except BaseException:
+            if own:
+                self._settings.socket.unlink(missing_ok=True)
+            raise
         log.info("ready", version=VERSION, mode=self._settings.mode.value, repository=str(self._settings.repository))
         _say_ready(ready_fd)
         engine.begin()
@@ -312,6 +322,15 @@ class Daemon:
             await bus.close()
         log.info("stopped")
 
+    async def _serve_bus(self, engine: Engine, bus: Bus, limits: BusLimits) -> DBusFrontend:
+        from glixd.frontends.dbus import DBusFrontend
+
+        frontend = DBusFrontend(engine, bus, limits)
+        await frontend.start()
+        await self._own_name(bus)
+        bus.lost.add_done_callback(self._bus_lost)
+        return frontend
+
     def _listener(self) -> tuple[socket.socket, bool]:
         """The socket to serve, and whether its file is ours: systemd's where it activated us, else our own."""
         handed = systemd.listen_fds(unset_environment=True)
@@ -323,6 +342,9 @@ class Daemon:
     async def _bus(self) -> Bus | None:
         if self._settings.bus == "none":
             return None
+        await asyncio.to_thread(_load_for_the_bus)
+        from glixd.backends.bus import Bus, BusError
+
         try:
             return await Bus.connect(self._settings.bus)
         except (BusError, Failed) as error:
@@ -336,6 +358,9 @@ class Daemon:
         """Who decides, and how a thread asks what keeps it from deciding."""
         if self._settings.mode is Mode.USER:
             return OwnerOnly(os.getuid()), lambda: None
+        from glixd.authority import PolkitAuthority
+        from glixd.backends.polkit import Polkit
+
         polkit = Polkit(bus, REGISTERED) if bus else None
         if polkit:
             await polkit.start()
@@ -380,6 +405,12 @@ class Daemon:
             elif idle and time.monotonic() - self._active >= idle:
                 log.info("nothing to do, so this daemon ends")
                 self._stopping.set()
+
+
+def _load_for_the_bus() -> None:
+    with lean.loading():
+        for name in FOR_THE_BUS:
+            import_module(name)  # may refuse what the environment chooses
 
 
 async def _examine(authority: PolkitAuthority) -> None:

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, cast
 
-import structlog
-
 from glixd import api, audit, policy
 from glixd.answers import Answers
 from glixd.api import Caller, Kind
 from glixd.errors import Cancelled, GlixError
 from glixd.herald import Herald
 from glixd.lanes import Lanes
+from glixd.log import get_logger
 from glixd.parts import Parts
 from glixd.protocol import State
 from glixd.queue import Ticket, now
@@ -27,7 +26,7 @@ from glixd.threads import Gathering, Threads
 from glixd.transaction import Result
 from glixd.watchers import Client, Observer
 
-log = structlog.get_logger()
+log = get_logger()
 
 POLL: Final = 0.2
 """Seconds between two looks at what another process writes."""

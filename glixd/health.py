@@ -14,16 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Final
 
-import structlog
-
 from glixd.api import Health
 from glixd.backends.nix import Nix
 from glixd.backends.process import UNLIMITED, Cancellation
 from glixd.backends.state import Database
 from glixd.errors import Cancelled, GlixError
+from glixd.log import get_logger
 from glixd.model.refusal import Refusal
 
-log = structlog.get_logger()
+log = get_logger()
 
 YIELDS: Final = 3
 """How often the evaluation of a host gives way to people, before it runs beside them."""

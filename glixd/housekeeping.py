@@ -8,15 +8,14 @@ import datetime
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-import structlog
-
 from glixd.backends import memory
 from glixd.backends.packs import Packs
 from glixd.backends.process import Cancellation
 from glixd.backends.state import Database
 from glixd.errors import Cancelled, GlixError
+from glixd.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 LOOSE: Final = 2048
 """Loose objects that are packed: those of some four hundred changes, a few in each folder of the store."""

@@ -7,8 +7,6 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-import structlog
-
 from glixd.backends.index import Draft, Found, Index, Indexes
 from glixd.backends.nix import INDEX_MEMORY, Nix
 from glixd.backends.process import Cancellation
@@ -16,9 +14,10 @@ from glixd.backends.registry import Registries
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import LOCK, Snapshot
 from glixd.errors import Cancelled, Failed, GlixError
+from glixd.log import get_logger
 from glixd.model.lockfile import LockFile
 
-log = structlog.get_logger()
+log = get_logger()
 
 CHUNK: Final = 1000
 """Attributes that are evaluated at once; fewer where that takes too much memory, or where one of them breaks the others."""

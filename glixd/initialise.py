@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import structlog
-
 from glixd.backends import files
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import FLAKE, LOCK
@@ -19,12 +17,13 @@ from glixd.draft import Draft, Job, commit_of, outcome_of
 from glixd.drafting import templates
 from glixd.errors import Failed, Refused
 from glixd.locking import Locker
+from glixd.log import get_logger
 from glixd.model.change import Base, Init
 from glixd.model.operations import new_flake, plan_host, regenerated
 from glixd.protocol import ErrorCode
 from glixd.transaction import Result
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 def make_repository(

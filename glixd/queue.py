@@ -12,15 +12,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 
-import structlog
-
 from glixd import api
 from glixd.api import Caller, Operation
 from glixd.backends.process import Cancellation
 from glixd.errors import Cancelled, Failed, GlixError
+from glixd.log import get_logger
 from glixd.protocol import MAX_PENDING, MAX_PENDING_PER_UID, ErrorCode, State, json_code
 
-log = structlog.get_logger()
+log = get_logger()
 
 Result = TypeVar("Result")
 

@@ -8,20 +8,19 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-import structlog
-
 from glixd import api
 from glixd.backends.activator import Activated, Status
 from glixd.backends.git import LogEntry
 from glixd.backends.repository import SCRATCH_REF
 from glixd.errors import GlixError
+from glixd.log import get_logger
 from glixd.model.change import ALL_HOSTS
 from glixd.parts import Parts
 from glixd.protocol import ErrorCode, State, json_code
 from glixd.queue import ALPHABET, now
 from glixd.rebuilding.rebuilder import told_afterwards
 
-log = structlog.get_logger()
+log = get_logger()
 
 SEARCHED: Final = 1000
 """Commits among which recovery looks for that of a transaction."""

@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-import structlog
+from glixd.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 STROKE: Final = b"\n"
 _NOBODY: Final = (errno.ENOENT, errno.ENXIO)

@@ -20,18 +20,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-import structlog
-
 from glixd.backends import bus_header, bus_library
 from glixd.backends.bus_header import Call, Kind
 from glixd.backends.bus_library import Message, MessageFlag, MessageType, Variant
 from glixd.errors import Failed
+from glixd.log import get_logger
 from glixd.protocol import ERROR_PREFIX, MAX_BUS_MESSAGE, ErrorCode
 from glixd.values import dataclass
 
 __all__ = ["Bus", "BusError", "Call", "Message", "MessageFlag", "MessageType", "Stencil", "Variant", "clean"]
 
-log = structlog.get_logger()
+log = get_logger()
 
 _DBUS: Final = "org.freedesktop.DBus"
 _DBUS_PATH: Final = "/org/freedesktop/DBus"

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from glixd.backends import files
 from glixd.backends.git import Git
 from glixd.errors import Failed
+from glixd.log import get_logger
 from glixd.protocol import ErrorCode
 
-log = structlog.get_logger()
+log = get_logger()
 
 PATIENCE: Final = 2.0
 """Seconds to wait for a git command of somebody else; a commit with an open editor takes longer than anybody waits."""

@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-import structlog
-
 from glixd.api import Consent
 from glixd.backends.files import translating
 from glixd.errors import Failed
+from glixd.log import get_logger
 from glixd.near import near
 from glixd.protocol import ErrorCode
 from glixd.values import dataclass
 
-log = structlog.get_logger()
+log = get_logger()
 
 FORMAT: Final = 1
 """Part of every file's name: an index of another form is none."""

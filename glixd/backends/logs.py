@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from glixd import api
+from glixd.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 SIZE_LIMIT: Final = 16 * 1024 * 1024
 """Bytes of one log; what comes beyond is left out, and the log says so."""

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from glixd.backends import files
+from glixd.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 SETTLE: Final = 1.0
 """Seconds for which a lock file of ours must stand unchanged before it counts as left behind."""

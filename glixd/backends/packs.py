@@ -19,16 +19,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from glixd.backends import files
 from glixd.backends.git import Git
 from glixd.backends.process import Cancellation
 from glixd.errors import Failed
+from glixd.log import get_logger
 from glixd.protocol import ErrorCode
 from glixd.values import dataclass
 
-log = structlog.get_logger()
+log = get_logger()
 
 GRACE: Final = 14 * 86400.0
 """Seconds for which an object stays that nothing refers to, as with git's own gc: somebody may be about to refer to it."""

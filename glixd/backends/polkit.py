@@ -13,15 +13,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-import structlog
-
 from glixd.api import Caller
 from glixd.backends.bus import Bus, BusError, Message, MessageFlag, Variant
 from glixd.errors import GlixError, NotAllowed
+from glixd.log import get_logger
 from glixd.protocol import ErrorCode
 from glixd.values import dataclass
 
-log = structlog.get_logger()
+log = get_logger()
 
 NAME: Final = "org.freedesktop.PolicyKit1"
 PATH: Final = "/org/freedesktop/PolicyKit1/Authority"

@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import structlog
-
 from glixd.api import PACKAGE_NAME
 from glixd.backends.files import translating, write_durably
 from glixd.errors import Failed
+from glixd.log import get_logger
 from glixd.protocol import MAX_REFERENCE_BYTES, ErrorCode
 from glixd.settings import RegistrySettings, registry_problem
 from glixd.values import dataclass
 
-log = structlog.get_logger()
+log = get_logger()
 
 SCHEMA: Final = 1
 MAX_BYTES: Final = 8 * 1024 * 1024

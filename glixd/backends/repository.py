@@ -19,8 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from glixd.backends import files
 from glixd.backends.bell import Bell
 from glixd.backends.git import Git, RefUpdate
@@ -31,10 +29,11 @@ from glixd.backends.process import Cancellation, Processes
 from glixd.backends.snapshot import Contents, Snapshot, decoded
 from glixd.backends.worktree import WorkTree, blob_name
 from glixd.errors import Failed, GlixError, NotFound, Refused
+from glixd.log import get_logger
 from glixd.protocol import ErrorCode
 from glixd.values import dataclass
 
-log = structlog.get_logger()
+log = get_logger()
 
 SCRATCH_REF: Final = "refs/glix/tx"
 """A commit that is looked at before its commit point."""

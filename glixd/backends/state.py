@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from glixd import api
 from glixd.errors import Failed
+from glixd.log import get_logger
 from glixd.protocol import ErrorCode, State
 
-log = structlog.get_logger()
+log = get_logger()
 
 KEEP: Final = 500
 """Finished transactions that are kept."""

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
-import structlog
-
 from glixd.backends import files
 from glixd.backends.git import Git
 from glixd.backends.objects import Entry
+from glixd.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 LINK: Final = "120000"
 DISPLACED: Final = "publish-"

@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from glixd import api
 from glixd.api import Caller
 from glixd.backends.bus import Bus, BusError, Call
@@ -24,12 +22,13 @@ from glixd.frontends.bus_values import told
 from glixd.frontends.limits import BusLimits
 from glixd.frontends.turns import Rounds
 from glixd.frontends.wire import login
+from glixd.log import get_logger
 from glixd.protocol import MANAGER_INTERFACE, ErrorCode
 
 if TYPE_CHECKING:
     from glixd.engine import Engine
 
-log = structlog.get_logger()
+log = get_logger()
 
 Serve = Callable[[Call, Caller, BusClient], Coroutine[Any, Any, None]]
 Refuse = Callable[[Call, GlixError], None]

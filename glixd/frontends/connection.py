@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from glixd import api
 from glixd.api import Caller
 from glixd.errors import GlixError
@@ -21,13 +19,14 @@ from glixd.frontends.limits import Limits
 from glixd.frontends.messages import Reply
 from glixd.frontends.turns import Rounds
 from glixd.frontends.wire import explained
+from glixd.log import get_logger
 from glixd.threads import FairThreads
 from glixd.values import dataclass
 
 if TYPE_CHECKING:
     from glixd.engine import Engine
 
-log = structlog.get_logger()
+log = get_logger()
 
 _LARGE: Final = 16 * 1024
 """Bytes from which on a message takes so long to read that it is read aside."""

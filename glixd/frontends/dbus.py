@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from glixd import api
 from glixd.api import Caller
 from glixd.backends.bus import Bus, BusError, Call, MessageFlag, Variant
@@ -26,6 +24,7 @@ from glixd.frontends.bus_values import empty, encoded, plain, told
 from glixd.frontends.introspection import INTROSPECTABLE, OBJECT_MANAGER, PEER, PROPERTIES, STANDARD, Property
 from glixd.frontends.limits import BusLimits
 from glixd.frontends.wire import explained
+from glixd.log import get_logger
 from glixd.protocol import (
     BUS_NAME,
     COMMIT,
@@ -43,7 +42,7 @@ from glixd.values import dataclass
 if TYPE_CHECKING:
     from glixd.engine import Engine
 
-log = structlog.get_logger()
+log = get_logger()
 
 _LARGE: Final = 8 * 1024
 """Bytes from which on a message takes so long that it is read aside."""

@@ -17,8 +17,6 @@ import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from glixd.api import Caller
 from glixd.errors import GlixError
 from glixd.frontends import messages
@@ -28,6 +26,7 @@ from glixd.frontends.peer import Peer
 from glixd.frontends.turns import Rounds
 from glixd.frontends.unix_socket import listen, peer_uid
 from glixd.frontends.wire import login
+from glixd.log import get_logger
 from glixd.threads import FairThreads
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonRpcServer", "listen"]
 
-log = structlog.get_logger()
+log = get_logger()
 
 _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REST: Final = 1.0

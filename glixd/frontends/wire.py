@@ -6,12 +6,11 @@ from __future__ import annotations
 import functools
 import pwd
 
-import structlog
-
 from glixd.errors import Failed, GlixError
+from glixd.log import get_logger
 from glixd.protocol import ErrorCode
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 def explained(error: Exception, operation: str) -> GlixError:

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-import structlog
-
 from glixd import api
 from glixd.backends import activator
 from glixd.backends.activator import Activated, Order, Status
@@ -25,6 +23,7 @@ from glixd.backends.repository import Repository
 from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.culprit import Culprits, blamed
 from glixd.errors import Failed, GlixError, Refused
+from glixd.log import get_logger
 from glixd.model.change import Rebuild
 from glixd.model.generations import Built as BuiltGeneration
 from glixd.protocol import ErrorCode
@@ -37,7 +36,7 @@ from glixd.rebuilding.tags import Tags
 from glixd.transaction import Result
 from glixd.values import dataclass
 
-log = structlog.get_logger()
+log = get_logger()
 
 PENDING: Final = 50
 """Commits since the last switch that are told."""

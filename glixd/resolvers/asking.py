@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-import structlog
-
 from glixd.api import Consent
 from glixd.backends.index import Index, IndexDamaged, Indexes
 from glixd.backends.nix import Contribution, Nix
@@ -18,11 +16,12 @@ from glixd.backends.registry import Listed, Registries
 from glixd.backends.snapshot import LOCK, Snapshot
 from glixd.backends.state import Database
 from glixd.errors import Failed
+from glixd.log import get_logger
 from glixd.model.lockfile import fingerprint
 from glixd.model.operations import nixpkgs_url
 from glixd.near import near
 
-log = structlog.get_logger()
+log = get_logger()
 
 Answer = TypeVar("Answer")
 REGISTRY_AGE: Final = 300.0

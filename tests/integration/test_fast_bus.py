@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -47,9 +48,11 @@ def test_the_variable_chooses_the_library_and_the_other_is_not_loaded(library: s
     assert _run(library, "-c", loaded).stdout.split() == [library.replace("-", "_")]
 
 
-def test_a_library_that_nobody_knows_is_refused_in_a_sentence() -> None:
-    done = _run("dbus-quick", "-m", "glixd", "--bus", "none")
+def test_a_library_that_nobody_knows_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    places = [f"--{name}={tmp_path / name}" for name in ("repository", "state", "socket")]
+    done = _run("dbus-quick", "-m", "glixd", "--bus", "session", *places)
     assert done.returncode == 1
+    assert not (tmp_path / "socket").exists()
     assert done.stderr.startswith("glixd: GLIXD_BUS_LIBRARY is 'dbus-quick'")
     assert "Traceback" not in done.stderr
 
