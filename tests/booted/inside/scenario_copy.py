@@ -9,9 +9,22 @@ from pathlib import Path
 import pytest
 
 from tests.booted.inside.conftest import HOST
-from tests.booted.inside.machine import as_user, copied, eventually, git, glixctl, main_pid, owner, run, stop, unit
+from tests.booted.inside.machine import (
+    as_user,
+    copied,
+    eventually,
+    git,
+    glixctl,
+    journal,
+    main_pid,
+    owner,
+    run,
+    stop,
+    unit,
+)
 
 COPY = Path("/etc/glixos")
+SETTINGS = Path("/etc/glixd/config.toml")
 FIFO = Path("/run/glixd/export")
 EXPORT = "glixd-export.service"
 SYSTEM = f"nixosConfigurations.{HOST}.config.system.build.toplevel"
@@ -63,6 +76,25 @@ def test_a_change_that_no_pass_was_told_of_is_copied_when_the_daemon_starts() ->
     assert main_pid()
     eventually(copied, "the newest commit in the copy")
     glixctl("remove", "ripgrep", "--no-evaluate")
+
+
+def test_broken_settings_are_a_sentence_in_the_journal_and_the_copy_stays() -> None:
+    eventually(_at_rest, "the end of the last pass")
+    before, copy = SETTINGS.read_text(), (COPY / ".glixd-revision").read_text()
+    cursor = journal("--lines=1")[0]["__CURSOR"]
+    SETTINGS.write_text("host =\n")
+    try:
+        assert run("systemctl", "start", EXPORT, check=False).returncode != 0
+        said = [entry["MESSAGE"] for entry in journal("SYSLOG_IDENTIFIER=glixd-export", after=cursor)]
+        assert len(said) == 1, said
+        assert said[0].startswith(f"glixd-export: {SETTINGS} has to be corrected: ")
+        assert "at line 1, column 7" in said[0]
+        assert (COPY / ".glixd-revision").read_text() == copy
+    finally:
+        SETTINGS.write_text(before)
+        run("systemctl", "reset-failed", EXPORT)
+    run("systemctl", "start", EXPORT)
+    eventually(copied, "the newest commit in the copy")
 
 
 def test_a_boot_brings_the_copy_up_to_date() -> None:
