@@ -131,6 +131,7 @@ NEEDED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (MAN, "glixctl gc --older-than 30d --keep 3"): GARBAGE,
     (MAN, "glixctl gc --delete-old"): GARBAGE,
     (MAN, "glixctl diff"): (EDITED.format("glix.toml"),),
+    ("add-a-package.md", "glixctl search text editor"): ("glixctl search firefox --refresh",),
     ("add-a-package.md", "glixctl add firefox git"): CLEARED,
     ("add-a-package.md", "glixctl add github:owner/repo --pin v1.2"): ("glixctl remove repo",),
     ("add-a-package.md", "glixctl add path:/home/alice/mine --allow-local"): ("glixctl remove mine",),
