@@ -25,6 +25,8 @@ CONFIRM_UNIT = "glix-confirm"
 """One switch at a time waits for a confirmation."""
 LOST = 255
 """What ssh ends with when it has no connection."""
+HANGS = 10
+"""So many times as long as a confirmation may take a switch may: one that takes longer hangs, and is undone."""
 
 OPTIONS = ("-oBatchMode=yes", "-oConnectTimeout=10", "-oServerAliveInterval=10", "-oServerAliveCountMax=3")
 _NIX = ("nix", "--extra-experimental-features", "nix-command")
@@ -37,15 +39,18 @@ LOOK = 'echo "$(readlink "$1")"; readlink -f "$2"; test -d /run/systemd/system'
 """The generation of the profile, the system that runs, and whether systemd does."""
 WATCH = """\
 left=$1
-while [ "$left" -gt 0 ]; do
+patience=$7
+while [ "$left" -gt 0 ] && [ "$patience" -gt 0 ]; do
   sleep 1
   left=$((left - 1))
-  if systemctl is-active --quiet "$5"; then left=$1; fi
+  if systemctl is-active --quiet "$5"; then left=$1 patience=$((patience - 1)); fi
 done
 mkdir "$6" || exit 0
+if systemctl is-active --quiet "$5"; then systemctl stop "$5"; fi
 nix-env --profile "$2" --switch-generation "$3"
 exec systemd-run --collect --no-ask-password --quiet --wait --unit="$5" "$2/bin/switch-to-configuration" "$4\""""
-"""Goes back when nobody confirms: it counts from the end of the switch, and whoever makes the folder first has decided."""
+"""Goes back when nobody confirms: it counts from the end of the switch, which is ended where it hangs, and whoever makes the
+folder first has decided."""
 CONFIRM = """\
 while systemctl is-active --quiet "$1"; do sleep 1; done
 { test -z "$3" || test "$(readlink -f "$2")" = "$3"; } && mkdir "$4" && systemctl stop "$5" && rmdir "$4\""""
@@ -143,7 +148,7 @@ class Machine:
 
     def watch(self, seconds: int, generation: int, action: str, token: str) -> list[str]:
         """Let it go back by itself unless `confirm` comes in time."""
-        words = (str(seconds), PROFILE, str(generation), action, SWITCH_UNIT, _answer(token))
+        words = (str(seconds), PROFILE, str(generation), action, SWITCH_UNIT, _answer(token), str(HANGS * seconds))
         how = (f"--unit={CONFIRM_UNIT}", "--service-type=exec", "-EPATH")
         return self._ssh(*_IN_A_UNIT, *how, "/bin/sh", "-c", WATCH, CONFIRM_UNIT, *words)
 

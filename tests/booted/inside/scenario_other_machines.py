@@ -124,6 +124,18 @@ def test_a_switch_that_nobody_can_confirm_is_undone_by_the_machine_itself(runnin
         answer.rmdir()
 
 
+def test_a_switch_that_hangs_is_ended_and_undone_by_the_machine_itself(running: tuple[str, Path]) -> None:
+    configure('system.extraActivation = "echo it hangs >&2; sleep infinity";')
+    code, row = rebuild("--confirm-within", "1")
+    assert (code, row["error"]["name"]) == (Exit.FAILED, "NotConfirmed"), row
+    generation, system = running
+    eventually(lambda: unit("glix-confirm.service", "LoadState") == "not-found", "the end of the watch")
+    assert (os.readlink(PROFILE), RUNNING.readlink()) == (generation, system)
+    assert unit("nixos-rebuild-switch-to-configuration.service", "LoadState") == "not-found"
+    for answer in answers():
+        answer.rmdir()
+
+
 def test_a_connection_that_a_switch_breaks_is_made_anew_to_confirm_it(running: tuple[str, Path]) -> None:
     configure('system.extraActivation = "pkill -KILL -f sshd-session:.root@notty";')
     code, row = rebuild("--confirm-within", "60")
