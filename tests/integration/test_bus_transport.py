@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -208,6 +209,18 @@ async def test_a_call_that_nobody_answers_ends_in_time(tmp_path: Path) -> None:
             assert late.value.code is ErrorCode.TIMED_OUT
             bus.handler = bus.answer
             assert (await client.call(call())).body == []
+
+
+@on_loop
+async def test_an_answer_that_came_while_nobody_ran_is_in_time(tmp_path: Path) -> None:
+    words = {"destination": "org.freedesktop.DBus", "path": "/org/freedesktop/DBus"}
+    with private_bus(tmp_path) as address:
+        async with connection(address) as client:
+            asked = Message(**words, interface="org.freedesktop.DBus", member="GetId")
+            answer = asyncio.create_task(client.call(asked, timeout=0.2))
+            await asyncio.sleep(0)
+            time.sleep(0.5)  # noqa: ASYNC251 - a busy machine lets this process stand still, and the bus answers meanwhile
+            assert (await answer).signature == "s"
 
 
 @on_loop
