@@ -199,7 +199,7 @@ class _Edit:
         for attempt in attempts:
             try:
                 result = attempt()
-            except tomltables.GIVES_UP:
+            except tomltables.gives_up():
                 continue
             if result is not None and (self._is_good_part(text, result) or self._is_good(text, result)):
                 return result

@@ -29,6 +29,7 @@ NOT_NEEDED = {
     "rich",
     "ssl",
     "structlog",
+    "tomlkit",
     "urllib.request",
     "zipfile",
 }
