@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -162,7 +163,11 @@ class Processes:
     def __init__(self, environment: Mapping[str, str], *, kill_after: float = KILL_AFTER) -> None:
         self.environment = dict(environment)
         self._kill_after = kill_after
-        self._prefix = _death_signal(self.environment)
+
+    @cached_property
+    def _prefix(self) -> tuple[str, ...]:
+        """What stands before each program. Only a program that is started tells, so that is left until there is one to start."""
+        return _death_signal(self.environment)
 
     def start(
         self,
