@@ -21,6 +21,8 @@ FIXED: Final = 16
 _FIELDS: Final = 12
 """Where the length of the fields stands; serial and length of the body are before it."""
 _ORDER: Final[Mapping[int, Literal["little", "big"]]] = {ord("l"): "little", ord("B"): "big"}
+_NO_OPTIONS: Final = bytes(8)
+"""The body of most queries, an a{sv} of length 0. dbus-next takes 53 µs of 770 to read it."""
 _LENGTHS: Final = {ord("l"): struct.Struct("<III"), ord("B"): struct.Struct(">III")}
 _NUMBER: Final = {ord("l"): struct.Struct("<I"), ord("B"): struct.Struct(">I")}
 _TEXT: Final = (ord("s"), ord("o"))
@@ -74,6 +76,8 @@ class Call:
     @property
     def body(self) -> list[Any]:
         """The arguments; raises InvalidArgument for those that the library can't read."""
+        if self._body is None and self.signature == "a{sv}" and _has_no_options(self.data):
+            self._body = [{}]
         if self._body is None:
             try:
                 message = bus_library.unmarshalled(self.data)
@@ -90,7 +94,12 @@ class Call:
         return self._body
 
 
-def sizes(buffer: bytearray) -> tuple[int, int]:
+def _has_no_options(data: bytes) -> bool:
+    header, body = sizes(data)
+    return body == len(_NO_OPTIONS) and data[header:] == _NO_OPTIONS
+
+
+def sizes(buffer: bytes | bytearray) -> tuple[int, int]:
     """Bytes of header and body, from the fixed part of a header; (-1, 0) when it is none."""
     lengths = _LENGTHS.get(buffer[0])
     if lengths is None or buffer[3] != 1:

@@ -34,6 +34,29 @@ def test_a_header_says_what_the_library_reads(path: str, interface: str, member:
     assert header + body == len(data)
 
 
+@given(INTERFACE, NAME)
+@pytest.mark.parametrize("options", [{}, {"host": "laptop"}])
+@pytest.mark.parametrize("signature", ["a{sv}", "a{ss}", "t"])
+def test_a_body_without_options_is_what_the_library_reads(
+    signature: str, options: dict[str, str], interface: str, member: str
+) -> None:
+    bodies: dict[str, object] = {
+        "a{sv}": {name: Variant("s", text) for name, text in options.items()},
+        "a{ss}": options,
+        "t": len(options),
+    }
+    message = Message(
+        path="/a", interface=interface, member=member, serial=1, signature=signature, body=[bodies[signature]]
+    )
+    found = bus_header.read(bus_library.marshalled(message))
+    assert found is not None
+    assert found.body == [bodies[signature]]
+    again = bus_header.read(bus_library.marshalled(message))
+    assert again is not None
+    found.body.append("of one call")
+    assert again.body == [bodies[signature]]
+
+
 def test_calls_of_one_method_share_their_texts_and_nothing_else() -> None:
     def call(serial: int, text: str) -> bytes:
         message = Message(
