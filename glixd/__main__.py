@@ -11,7 +11,7 @@ from typing import Final
 
 from glixd import lean
 
-with lean.loading(without=("rich", "ssl")):
+with lean.loading(without=("rich", "ssl", *lean.openssl_hashes())):
     lean.without_plugins()
     import asyncio
 

@@ -20,6 +20,15 @@ PLUGINS: Final = "pydantic.plugin._loader"
 """What pydantic asks for plugins. Where a later one asks something else, that is loaded as ever."""
 
 
+def openssl_hashes() -> tuple[str, ...]:
+    """What `hashlib` loads OpenSSL with, where the interpreter has hashes of its own; `glixd.hashes` loads it when it pays."""
+    try:
+        import _sha1  # type: ignore[import-not-found] # noqa: F401 # missing where it was built to hash with OpenSSL alone
+    except ImportError:
+        return ()
+    return ("_hashlib",)
+
+
 def without_plugins() -> None:
     """Let pydantic have no plugins and not look for any: 12 of 230 ms, and no code of others in the daemon."""
     nothing = ModuleType(PLUGINS)

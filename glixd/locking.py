@@ -7,12 +7,12 @@ transaction. Where nothing it depends on has changed in between, the second answ
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
+from glixd import hashes
 from glixd.backends.evaluator import Leaf
 from glixd.backends.git import Git
 from glixd.backends.nix import Nix
@@ -55,7 +55,7 @@ class Locker:
         """
         folders = relative_folders(flake)
         contents = [f"{name} {snapshot.git.ref(f'{snapshot.commit}:{name}')}" for name in folders]
-        key = hashlib.sha256("\0".join([flake, lock or "", *contents, *sorted(update)]).encode()).hexdigest()
+        key = hashes.sha256("\0".join([flake, lock or "", *contents, *sorted(update)]).encode())
         locked = None if fresh else self._known.get(key)
         if locked is None:
             anew = {*moved_folders(snapshot, lock), *update}

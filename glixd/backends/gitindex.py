@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from glixd import hashes
 from glixd.backends import files
 from glixd.backends.git import Git
 from glixd.errors import Failed
@@ -94,8 +94,7 @@ def _intact(data: bytes) -> bool:
     """Whether an index ends in its own checksum (gitformat-index: a hash of all before it, or zeros when skipped)."""
     if data[:4] != b"DIRC":
         return False
-    for algorithm in (hashlib.sha1, hashlib.sha256):  # the hash is that of the repository's object names
-        width = algorithm(usedforsecurity=False).digest_size
-        if data[-width:] in (bytes(width), algorithm(data[:-width], usedforsecurity=False).digest()):
+    for width, named in ((20, hashes.sha1), (32, hashes.sha256)):  # the hash is that of the repository's object names
+        if data[-width:] in (bytes(width), bytes.fromhex(named(data[:-width]))):
             return True
     return False

@@ -8,7 +8,6 @@ of gitformat-loose(5) and "git help cat-file"; a git that writes them itself tak
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import zlib
@@ -17,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from glixd import hashes
 from glixd.backends import files
 
 REGULAR: Final = "100644"
@@ -204,8 +204,8 @@ class Pending:
 
 def object_name(kind: str, data: bytes, width: int) -> str:
     """The name that git gives to an object: a hash of `width` hexadecimal digits over its kind, size and data."""
-    algorithm = hashlib.sha256 if width == 64 else hashlib.sha1
-    return algorithm(_raw(kind, data), usedforsecurity=False).hexdigest()
+    named = hashes.sha256 if width == 64 else hashes.sha1
+    return named(_raw(kind, data))
 
 
 def entries_of(tree: Object) -> Iterable[tuple[str, Entry]]:

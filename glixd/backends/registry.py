@@ -9,7 +9,6 @@ never takes the place of what was good before: the last good list stays in use, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from glixd import hashes
 from glixd.api import PACKAGE_NAME
 from glixd.backends.files import translating, write_durably
 from glixd.errors import Failed
@@ -166,7 +166,7 @@ class Registries:
                 else:
                     parse(body)
                     self._store(source.url, body)
-                    digest = hashlib.sha256(body).hexdigest()
+                    digest = hashes.sha256(body)
                     card = _Card(source.url, digest, etag, now, now)
             except (Failed, ValueError, OSError) as error:
                 problem = _reason(error)
@@ -206,7 +206,7 @@ class Registries:
         if card.digest:
             try:
                 body = self._path(url, "json").read_bytes()
-                entries = parse(body) if hashlib.sha256(body).hexdigest() == card.digest else {}
+                entries = parse(body) if hashes.sha256(body) == card.digest else {}
             except (OSError, ValueError):
                 entries = {}
             if not entries:
@@ -241,7 +241,7 @@ class Registries:
         new.replace(path)
 
     def _path(self, url: str, suffix: str) -> Path:
-        return self._folder / f"{hashlib.sha256(url.encode()).hexdigest()}.{suffix}"
+        return self._folder / f"{hashes.sha256(url.encode())}.{suffix}"
 
     # -- the world -----------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ changed it meanwhile, the exchange is undone and the two are merged; where they 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
+from glixd import hashes
 from glixd.backends import files
 from glixd.backends.git import Git
 from glixd.backends.objects import Entry
@@ -36,14 +36,14 @@ SETTLED: Final = 50_000_000
 
 def blob_name(data: bytes, like: str) -> str:
     """The object name that git gives to these bytes, in the hash of the object name `like`."""
-    algorithm = hashlib.sha256 if len(like) == 64 else hashlib.sha1
-    return algorithm(b"blob %d\0" % len(data) + data).hexdigest()
+    named = hashes.sha256 if len(like) == 64 else hashes.sha1
+    return named(b"blob %d\0" % len(data) + data)
 
 
 def displaced_name(path: str, data: bytes) -> str:
     """The name under which `data` waits to be exchanged with the file at `path`; a path too long for it is left out."""
     quoted = quote(path, safe="")
-    return f"{DISPLACED}{hashlib.sha256(data).hexdigest()}-{quoted if len(quoted) < LONGEST else ''}"
+    return f"{DISPLACED}{hashes.sha256(data)}-{quoted if len(quoted) < LONGEST else ''}"
 
 
 class WorkTree:
@@ -71,11 +71,7 @@ class WorkTree:
     def unresolved(self, edits: Mapping[str, bytes | None]) -> list[str]:
         """The edited paths that diverged from a published change and were not touched since."""
         diverged = self._read_diverged()
-        return [
-            path
-            for path, data in edits.items()
-            if data is not None and diverged.get(path) == hashlib.sha256(data).hexdigest()
-        ]
+        return [path for path, data in edits.items() if data is not None and diverged.get(path) == hashes.sha256(data)]
 
     def publish(
         self, changes: Mapping[str, tuple[Entry | None, Entry | None]], expected: Mapping[str, str | None]
@@ -101,7 +97,7 @@ class WorkTree:
         for left in self._scratch.glob(f"{DISPLACED}*"):
             digest, _, quoted = left.name.removeprefix(DISPLACED).partition("-")
             data = left.read_bytes()
-            if hashlib.sha256(data).hexdigest() == digest or self._has_object(data):
+            if hashes.sha256(data) == digest or self._has_object(data):
                 continue
             self._give_back(left, unquote(quoted))
 
@@ -141,14 +137,14 @@ class WorkTree:
                 return None
             current = self._read(path)
         log.warning("a managed file was edited during a transaction and conflicts with it", path=path)
-        return hashlib.sha256(current or b"").hexdigest()
+        return hashes.sha256(current or b"")
 
     def _link(self, target: Path, new: Entry, data: bytes) -> str | None:
         """Put a symbolic link where nothing is; over anything else nothing is written."""
         if _linked(target) == data:
             return None
         if os.path.lexists(target) or new.mode != LINK:
-            return hashlib.sha256(data).hexdigest()
+            return hashes.sha256(data)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(data.decode(errors="surrogateescape"))
         files.sync_folder(target.parent)
@@ -210,7 +206,7 @@ class WorkTree:
         if current is None:
             return None
         if not _is(current, should):
-            return hashlib.sha256(current).hexdigest()
+            return hashes.sha256(current)
         target.unlink()
         files.sync_folder(target.parent)
         self._remove_empty(target.parent)

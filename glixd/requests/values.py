@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import rfc8785
 
-from glixd import api, policy
+from glixd import api, hashes, policy
 from glixd.api import Caller, Policy, Scope
 from glixd.backends.process import Cancellation
 from glixd.backends.snapshot import Snapshot
@@ -95,7 +94,7 @@ def _is_trusted(part: Part) -> bool:
 
 def digest_of(operation: str, request: Request | Collect | Rebuild) -> str:
     """sha256 over the canonical JSON (RFC 8785) of a resolved request."""
-    return hashlib.sha256(rfc8785.dumps({"operation": operation, "request": _plain(request)})).hexdigest()
+    return hashes.sha256(rfc8785.dumps({"operation": operation, "request": _plain(request)}))
 
 
 def _plain(value: Any) -> Any:
@@ -112,5 +111,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
-        return hashlib.sha256(value).hexdigest()
+        return hashes.sha256(value)
     return value

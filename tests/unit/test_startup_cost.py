@@ -18,6 +18,7 @@ with lean.loading():
 print(*sys.modules)
 """
 NOT_NEEDED = {
+    "_hashlib",
     "dbus_fast",
     "dbus_next",
     "csv",
