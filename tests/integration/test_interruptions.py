@@ -159,8 +159,7 @@ def configure(site: Site, daemon: RunningDaemon, text: str) -> None:
 def begin(client: RpcClient, phase: str, world: World) -> str:
     """Begin a rebuild, and return when it is in a phase."""
     transaction: str = client.call("Rebuild")["transaction"]
-    while not any(event.get("phase") == phase for event in client.notified("Progress")):
-        client.receive()
+    client.progress("phase", phase)
     if phase == "fetching":
         assert world.cache.stalled.wait(PATIENCE)
     return transaction
@@ -196,7 +195,7 @@ def goes_on(held: Held, daemon: RunningDaemon) -> None:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_rebuild_that_is_cancelled_changes_nothing_and_leaves_nothing_running(
+def test_rebuilds_that_are_cancelled_change_nothing_and_leave_nothing_running(
     held: Held, world: World, phase: str
 ) -> None:
     with RunningDaemon(held.site) as daemon:
@@ -204,6 +203,10 @@ def test_a_rebuild_that_is_cancelled_changes_nothing_and_leaves_nothing_running(
         with daemon.connect() as client:
             transaction = begin(client, phase, world)
             assert builds(held), "this test sees what runs"
+            waiting = client.call("Rebuild")["transaction"]
+            client.reach(waiting, "queued")
+            client.call("Cancel", transaction=waiting)
+            assert client.wait(waiting)["state"] == "cancelled"
             client.call("Cancel", transaction=transaction)
             ended = client.wait(transaction)
         assert ended["state"] == "cancelled"

@@ -120,8 +120,7 @@ def test_a_build_is_cancelled_and_leaves_nothing_running(unbuilt_site: Site) -> 
         trace = unbuilt_site.trace()
         with daemon.connect() as client:
             transaction = client.call("Rebuild")["transaction"]
-            while not any(event.get("current") for event in client.notified("Progress")):
-                client.receive()
+            client.progress("current")
             client.call("Cancel", transaction=transaction)
             ended = client.wait(transaction)
         assert ended["state"] == "cancelled"
@@ -140,8 +139,7 @@ def test_changes_are_committed_while_a_build_runs(unbuilt_site: Site) -> None:
         daemon.done("Add", refs=["slowpkg"])
         with daemon.connect() as client:
             transaction = client.call("Rebuild", action="build")["transaction"]
-            while not any(event.get("current") for event in client.notified("Progress")):
-                client.receive()
+            client.progress("current")
             added = daemon.done("Add", refs=["git"])
             assert daemon.call("GetTransaction", transaction=transaction)["state"] == "running"
             client.call("Cancel", transaction=transaction)

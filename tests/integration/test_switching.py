@@ -360,8 +360,7 @@ def test_the_client_interrupted_in_a_build_leaves_everything_as_it_was(unbuilt_s
             while not running:
                 running = watcher.call("ListTransactions", states=["running"])["transactions"]
             watcher.call("Watch", transaction=running[0]["id"])
-            while not any(event.get("current") for event in watcher.notified("Progress")):
-                watcher.receive()
+            watcher.progress("current")
             child.send_signal(signal.SIGINT)
             _, said = child.communicate(timeout=60)
             assert child.returncode == Exit.INTERRUPTED
@@ -448,35 +447,6 @@ def test_a_rollback_whose_daemon_is_killed_while_it_activates_is_finished_by_the
         assert site.read("hosts/laptop/glix.toml") == site.committed("hosts/laptop/glix.toml")
 
 
-def test_a_rebuild_is_cancelled_while_it_evaluates_and_while_it_waits_its_turn(
-    site: Site, machine: Machine, daemon: RunningDaemon
-) -> None:
-    endless = "let f = n: if n == 0 then 0 else f (n - 1) + 0; in toString (builtins.foldl' (a: _: a + f 5000) 0 (builtins.genList (x: x) 1000000))"
-    configure(site, daemon, f"system.extraActivation = {endless};")
-    with daemon.connect() as client:
-        evaluating = client.call("Rebuild")["transaction"]
-        while not any(event.get("phase") == "evaluating" for event in client.notified("Progress")):
-            client.receive()
-        waiting_too = client.call("Rebuild")["transaction"]
-        client.reach(waiting_too, "queued")
-        for transaction in (waiting_too, evaluating):
-            client.call("Cancel", transaction=transaction)
-            assert client.wait(transaction)["state"] == "cancelled"
-    assert machine.running is None
-    assert not [
-        path
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if str(site.repository).encode() in _read(path) and b"\0build\0" in _read(path)
-    ]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
 def test_a_commit_that_comes_while_a_build_runs_is_built_before_anything_is_activated(
     unbuilt_site: Site,
 ) -> None:
@@ -485,8 +455,7 @@ def test_a_commit_that_comes_while_a_build_runs_is_built_before_anything_is_acti
         daemon.done("Add", refs=["slowpkg"])
         with daemon.connect() as client:
             transaction = client.call("Rebuild")["transaction"]
-            while not any(event.get("current") for event in client.notified("Progress")):
-                client.receive()
+            client.progress("current")
             daemon.done("Add", refs=["git"])
             done = client.wait(transaction)
         assert done["state"] == "succeeded", done

@@ -140,6 +140,11 @@ class RpcClient:
         while self.call("GetTransaction", transaction=transaction)["state"] not in states[states.index(state) :]:
             self.receive()
 
+    def progress(self, key: str, *values: object) -> None:
+        """Return when a progress of what this connection watches has said something of that key, or one of these values."""
+        while not any(event.get(key) in values if values else event.get(key) for event in self.notified("Progress")):
+            self.receive()
+
     def notified(self, method: str) -> list[Answer]:
         """The parameters of the notifications of that name that have come so far."""
         return [message["params"] for message in self.notifications if message["method"] == method]
