@@ -14,7 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -161,6 +161,12 @@ def calls(log: Path) -> list[Call]:
         first, _, second = paths.partition("\t")
         found.append(Call(int(number), name, first, second))
     return found
+
+
+def hit(calls: Sequence[Call], fault: Fault) -> list[Call]:
+    """The calls that a fault may hit, with the number that they have among them."""
+    found = [call for call in calls if call.kinds & KINDS[fault.kind]]
+    return [replace(call, point=number) for number, call in enumerate(found, 1)]
 
 
 def _carry(work: Callable[[], None], begin: Callable[[], int]) -> None:

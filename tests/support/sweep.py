@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from glixd.errors import GlixError
 from tests.support.daemon import RpcClient, RpcError
-from tests.support.faults import KILL, KILLED, KINDS, Call, Fault, Watch, calls, follow, undisturbed
+from tests.support.faults import KILL, KILLED, Call, Fault, Watch, calls, follow, hit, undisturbed
 from tests.support.hermetic import git
 from tests.support.inprocess import SAFE, World, serve
 
@@ -124,8 +124,7 @@ class Reference:
 
     def points(self, fault: Fault) -> list[Call]:
         """The calls that a fault may hit, with the number that they have among them."""
-        hit = [call for call in self.calls if call.kinds & KINDS[fault.kind]]
-        return [Call(number, call.name, call.path, call.other) for number, call in enumerate(hit, 1)]
+        return hit(self.calls, fault)
 
 
 @dataclass(frozen=True)

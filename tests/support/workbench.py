@@ -18,11 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+import pytest
+
 import glixd
 from glixd import api
 from tests.support.blackout import moments, problems_after
 from tests.support.daemon import RpcClient
-from tests.support.faults import FAULTS, Fault, undisturbed
+from tests.support.faults import ABLE, FAULTS, Call, Fault, undisturbed
 from tests.support.hermetic import HermeticNix
 from tests.support.inprocess import SAFE, World, serve
 from tests.support.mutations import Mutation, environment_of, make_world, mutations, own_store
@@ -33,6 +35,11 @@ Answer = TypeVar("Answer")
 WORKERS: Final = len(os.sched_getaffinity(0))
 FULL: Final = os.environ.get("GLIX_FULL_SWEEP") == "1"
 """Whether every point is tried, and not a part of them."""
+MARKS: Final = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
+]
+"""What every sweep is marked with."""
 MEMORY: Final = Path("/dev/shm")
 """What a kill leaves is the same on any file system, and in memory nobody waits for a disk."""
 
@@ -133,6 +140,12 @@ class Workbench:
         """A folder that is made by whoever uses it first."""
         self._number += 1
         return self.folder / str(self._number)
+
+
+def spread(points: Sequence[Call], count: int, turn: int = 0) -> list[Call]:
+    """All of these points, or where not every one is tried some of them, evenly spread; by `turn` others."""
+    step = 1 if FULL else max(1, len(points) // count)
+    return [call for number, call in enumerate(points, 1) if number % step == turn % step]
 
 
 def _warm() -> None:

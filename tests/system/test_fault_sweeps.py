@@ -13,11 +13,11 @@ import pytest
 
 from glixd import api
 from glixd.api import Kind
-from tests.support.faults import ABLE, FAULTS, FSYNC_EIO, KILL, ONE_ENOSPC, RENAME_EIO, STICKY_ENOSPC, Fault
+from tests.support.faults import FAULTS, FSYNC_EIO, KILL, ONE_ENOSPC, RENAME_EIO, STICKY_ENOSPC, Fault
 from tests.support.mutations import mutations
 from tests.support.repositories import Sources
 from tests.support.sweep import Reference
-from tests.support.workbench import FULL, Workbench
+from tests.support.workbench import MARKS, Workbench, spread
 
 SOME = {KILL: 5, ONE_ENOSPC: 2, STICKY_ENOSPC: 2, FSYNC_EIO: 1, RENAME_EIO: 1}
 """So many points are tried of each case, evenly spread, where not every one is."""
@@ -28,10 +28,7 @@ LAST = 2
 FOLDERS = 3
 """So many of the folders that are made outside of git's are tried in any case: a disk without inodes fails there first."""
 CASES = mutations(Sources("", "", "", "", ""))
-pytestmark = [
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
-]
+pytestmark = MARKS
 
 
 def commit_point(known: Reference, fault: Fault) -> int | None:
@@ -44,15 +41,14 @@ def commit_point(known: Reference, fault: Fault) -> int | None:
 def every(known: Reference, fault: Fault) -> Iterator[int]:
     """Every point, or a part of them that is another one for each case."""
     points = known.points(fault)
-    step = 1 if FULL else max(1, len(points) // SOME[fault])
+    some = spread(points, SOME[fault], len(known.calls))
     middle = commit_point(known, fault) or -AROUND
     last = points[-LAST:] if fault is FSYNC_EIO else ()
     folders = [call for call in points if call.name.startswith("mkdir") and "/.git/" not in call.path]
     folders = folders[:: -(-len(folders) // FOLDERS)] if fault is ONE_ENOSPC and folders else []
     for call in points:
-        if call.point % step == len(known.calls) % step or (
-            call in last or call in folders or (fault in (KILL, RENAME_EIO) and abs(call.point - middle) <= AROUND)
-        ):
+        around = fault in (KILL, RENAME_EIO) and abs(call.point - middle) <= AROUND
+        if around or call in some or call in last or call in folders:
             yield call.point
 
 

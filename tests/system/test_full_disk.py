@@ -9,19 +9,17 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.faults import ABLE
 from tests.support.full_disk import READ_ONLY, Task
 from tests.support.hermetic import PROJECT
 from tests.support.mutations import mutations
 from tests.support.repositories import Sources
-from tests.support.workbench import FULL, WORKERS, Workbench
+from tests.support.workbench import FULL, MARKS, WORKERS, Workbench
 
 ALONE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)))
 NAMESPACES = ((*ALONE, "--propagation", "private"), (*ALONE, "--propagation", "unchanged"))
@@ -37,10 +35,7 @@ SOME = (6, 8)
 OTHERS = [name for name in mutations(Sources("", "", "", "", "")) if name not in ("init", "add")]
 """The first init asks for room of its own, whatever the repository does."""
 
-pytestmark = [
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
-]
+pytestmark = MARKS
 
 
 def _namespace(folder: Path) -> tuple[str, ...] | None:
@@ -53,13 +48,6 @@ def _namespace(folder: Path) -> tuple[str, ...] | None:
         if mounted:  # it went further than its namespace
             subprocess.run(["umount", os.fspath(folder)], check=True)
     return None
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Workbench]:
-    """Where the cases come from."""
-    with Workbench() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -17,18 +17,15 @@ import pytest
 from glixd.backends.packs import GRACE, Packs
 from glixd.backends.process import Cancellation
 from glixd.errors import GlixError
-from tests.support.faults import ABLE, FAULTS, KILL, KILLED, KINDS, Call, Fault, Watch, calls, follow
+from tests.support.faults import FAULTS, KILL, KILLED, Call, Fault, Watch, calls, follow, hit
 from tests.support.hermetic import git
 from tests.support.plain import Workshop, add, make_plain_repository
-from tests.support.workbench import FULL
+from tests.support.workbench import MARKS, spread
 
 SOME = {fault: 5 if fault is KILL else 2 for fault in FAULTS}
 MANY = 2
 """Packs that are merged, so that one tidying packs, merges and prunes."""
-pytestmark = [
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
-]
+pytestmark = MARKS
 
 
 class Careless(Packs):
@@ -139,9 +136,7 @@ class Bench:
 
 def chosen(points: list[Call], fault: Fault) -> list[int]:
     """Every call that the fault can hit, or some of them, evenly spread, by their number among those of its kind."""
-    hit = [call for call in points if call.kinds & KINDS[fault.kind]]
-    step = 1 if FULL else max(1, len(hit) // SOME[fault])
-    return list(range(1, len(hit) + 1, step))
+    return [call.point for call in spread(hit(points, fault), SOME[fault], turn=1)]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))

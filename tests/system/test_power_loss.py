@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.faults import ABLE
 from tests.support.mutations import mutations
 from tests.support.repositories import Sources
-from tests.support.workbench import FULL, Workbench
+from tests.support.workbench import FULL, MARKS, Workbench
 
 STEP = 1 if FULL else 64
 """Of so many moments one is tried."""
 CASES = mutations(Sources("", "", "", "", ""))
-pytestmark = [
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not ABLE, reason="faults are injected on x86_64 only"),
-]
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("name", CASES)
