@@ -47,6 +47,7 @@ def _frozen(cls: Any) -> type:
     own = cls.__dict__
     if "__eq__" not in own:
         cls.__eq__ = equal
+    if own.get("__hash__") is None:
         cls.__hash__ = hashed
     if "__repr__" not in own:
         cls.__repr__ = show

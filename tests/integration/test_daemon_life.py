@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def test_client_starts_the_daemon_on_demand_and_finds_it_again(site: Site) -> No
     assert site.daemon_pid() == pid
     assert site.socket.stat().st_mode & 0o777 == 0o600
     assert ready_lines(site) == 1
+
+
+def test_a_users_socket_is_served_while_the_bus_says_nothing(site: Site) -> None:
+    with socket.socket(socket.AF_UNIX) as silent, ThreadPoolExecutor(1) as starter:
+        silent.settimeout(PATIENCE)
+        silent.bind(os.fspath(site.root / "bus"))
+        silent.listen()
+        daemon = RunningDaemon(site, bus=f"unix:path={site.root / 'bus'}")
+        starting = starter.submit(daemon.start)
+        connection, _ = silent.accept()
+        with connection:
+            assert daemon.call("Ping")["version"]
+            assert not starting.done(), "it is not ready before it knows about the bus"
+        with starting.result(PATIENCE):
+            assert "there is no bus to serve" in daemon.log
 
 
 def test_daemon_on_demand_outlives_the_client_and_keeps_none_of_its_files(site: Site) -> None:

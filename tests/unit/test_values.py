@@ -53,6 +53,16 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
+class Hashed:
+    """Knows a quicker hash."""
+
+    name: str
+
+    def __hash__(self) -> int:
+        return 7
+
+
+@dataclass(frozen=True, slots=True)
 class Farther(Point):
     """Has what its base has, and more."""
 
@@ -86,6 +96,8 @@ def test_values_are_equal_by_what_is_compared_and_by_their_class() -> None:
     assert len({Farther(1, names=_Frozen()), Farther(1, names=_Frozen())}) == 1
     assert Checked("A") == Checked("a")
     assert len({Checked("A"), Checked("a")}) == 1
+    assert hash(Hashed("a")) == 7
+    assert Hashed("a") != Hashed("b")
 
 
 def test_a_value_can_not_be_changed() -> None:
