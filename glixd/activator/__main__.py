@@ -25,22 +25,27 @@ from glixd.activator.order import LIMIT, Order, Refused, parse
 
 SETTINGS: Final = Path("/etc/glixd/config.toml")
 _USUAL: Final = """repository=/var/lib/glixd/repo results=/var/lib/glixd-activate wishes=/run/glixd-activate peer=glixd branch=main
-store=/nix/store evaluator=/run/glixd/eval.sock profile=/nix/var/nix/profiles/system current=/run/current-system"""
+store=/nix/store built=/var/lib/glixd-eval/built profile=/nix/var/nix/profiles/system current=/run/current-system"""
 
 
 def main() -> None:
     """Serve the connection on standard input."""
-    config = _config()
-    with socket.socket(fileno=os.dup(0)) as connection:
+    with socket.socket(fileno=os.dup(0)) as connection, suppress(TimeoutError):
+        connection.settimeout(
+            600.0
+        )  # the daemon connects when it begins to build, and this program is loaded meanwhile
+        if not (line := connection.makefile("rb").readline(LIMIT + 1)):
+            return
+        config = _config()
         connection.settimeout(30.0)
         try:
             peer = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
             if config.wrong or peer != config.uid:
                 raise Refused(*config.wrong or ("this socket is for the daemon",))
-            answer = {"result": _carry_out(parse(connection.makefile("rb").readline(LIMIT + 1)), config, connection)}
+            answer = {"result": _carry_out(parse(line), config, connection)}
         except (Refused, OSError) as error:
-            code = getattr(error, "code", "ActivationFailed")
-            answer = {"refused": {"code": code, "message": f"The activator refuses: {error}."}}
+            words = f"The activator refuses: {error}."
+            answer = {"refused": {"code": getattr(error, "code", "ActivationFailed"), "message": words}}
         _tell(answer)
         _say(connection, answer)
     sys.exit(bool(config.wrong))

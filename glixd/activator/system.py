@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -26,19 +24,20 @@ _SETTINGS: Final = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/nul
 def check(order: Order, config: Namespace) -> None:
     """Refuse what is no system of the store, no commit of the branch now, or no moment for a switch."""
     path = Path(order.path)
-    form = re.escape(f"{config.store}/") + "[0-9a-z]{32}-[^/]+"
-    if not re.fullmatch(form, order.path) or _run("nix-store", "--check-validity", order.path).returncode:
+    if not re.fullmatch(re.escape(f"{config.store}/") + "[0-9a-z]{32}-[^/]+", order.path):
         raise Refused("the store has no such path", "InvalidArgument")
-    if not (path / "nixos-version").is_file() or not os.access(path / "bin/switch-to-configuration", os.X_OK):
-        raise Refused("the path is no NixOS system", "InvalidArgument")
-    if order.generation is not None:
-        link = config.profile.with_name(f"{config.profile.name}-{order.generation}-link")
-        if os.path.realpath(link) != order.path:
-            raise Refused(f"the path is not that of generation {order.generation}", "Conflict")
-    elif git(config, "rev-parse", "--verify", f"refs/heads/{config.branch}").decode().strip() != order.commit:
-        raise Refused("the commit is not that of the branch", "Conflict")
-    if config.systemd and _run("systemctl", "is-active", "--quiet", UNIT).returncode == 0:
-        raise Refused("another switch is under way", "Busy")
+    with Popen(("nix-store", "--check-validity", order.path), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL) as valid:
+        if not (path / "nixos-version").is_file() or not os.access(path / "bin/switch-to-configuration", os.X_OK):
+            raise Refused("the path is no NixOS system", "InvalidArgument")
+        if order.generation is not None:
+            if os.path.realpath(f"{config.profile}-{order.generation}-link") != order.path:
+                raise Refused(f"the path is not that of generation {order.generation}", "Conflict")
+        elif git(config, "rev-parse", "--verify", f"refs/heads/{config.branch}").decode().strip() != order.commit:
+            raise Refused("the commit is not that of the branch", "Conflict")
+        if config.systemd and _run("systemctl", "is-active", "--quiet", UNIT).returncode == 0:
+            raise Refused("another switch is under way", "Busy")
+    if valid.returncode:
+        raise Refused("the store has no such path", "InvalidArgument")
 
 
 def pending(order: Order, config: Namespace) -> tuple[str, bool]:
@@ -58,20 +57,13 @@ def pending(order: Order, config: Namespace) -> tuple[str, bool]:
 
 
 def compare(order: Order, config: Namespace) -> None:
-    """Refuse a path that is not what another uid makes, or made, of the commit."""
-    listed = git(config, "rev-list", order.commit)
-    listed += git(config, "rev-list", "--objects", "--no-object-names", "--no-walk", order.commit)
-    pack = git(config, "pack-objects", "--stdout", "--quiet", stdin=listed)
-    job = {"kind": "path", "commit": order.commit, "host": config.host}
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(os.fspath(config.evaluator))
-            connection.sendall(json.dumps({"job": job, "files": [], "pack": len(pack)}).encode() + b"\n" + pack)
-            answer = json.loads(connection.makefile("rb").readline())
-            path = {0: answer["output"]}[answer["status"]]
-        except (OSError, ValueError, LookupError, TypeError):
-            raise Refused("the commit could not be evaluated, so it can't be compared", "EvaluationFailed") from None
-    if path != order.path:
+    """Refuse a path that is not what another uid made of the commit: the evaluator notes what it built, where it alone writes."""
+    try:
+        with (config.built / f"{order.commit}-host-{config.host}").open() as note:
+            owner, path = os.fstat(note.fileno()).st_uid, note.read()
+    except (OSError, ValueError):
+        raise Refused("the evaluator did not build the commit, so it can't be compared", "EvaluationFailed") from None
+    if path != order.path or owner == config.uid != 0:
         raise Refused("the path is not what the commit evaluates to", "Conflict")
 
 
@@ -108,13 +100,13 @@ def current_generation(config: Namespace) -> int | None:
     return int(os.readlink(config.profile).split("-")[-2]) if config.profile.is_symlink() else None
 
 
-def git(config: Namespace, *words: str, stdin: bytes = b"") -> bytes:
+def git(config: Namespace, *words: str) -> bytes:
     """What git says of the daemon's repository; it can say, and run, nothing that the daemon's user could not."""
     environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
     who: dict[str, Any] = {"user": config.uid, "group": config.gid, "extra_groups": (), "env": environment, "cwd": "/"}
     argv = ["git", f"--git-dir={config.repository}/.git", *_SETTINGS, *words]
     try:
-        return bytes(run(argv, input=stdin, capture_output=True, timeout=60, check=True, **who).stdout)
+        return bytes(run(argv, stdin=DEVNULL, capture_output=True, timeout=60, check=True, **who).stdout)
     except (OSError, SubprocessError):
         raise Refused(f"git {words[0]} failed in the repository", "Conflict") from None
 

@@ -12,7 +12,10 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +30,8 @@ ORDER_LIMIT: Final = 4096
 """Bytes of an order."""
 GO: Final = b"go\n"
 """What the activator waits for after it was told that the caller may: from there on nothing stops it."""
+READY: Final = 300.0
+"""Seconds for which a connection without an order is good; the activator waits for twice as long."""
 TRANSACTION_ID: Final = frozenset("0123456789abcdefghjkmnpqrstvwxyz")
 
 OnLine = Callable[[str], None]
@@ -120,6 +125,9 @@ class Activated:
 class Activator(Protocol):
     """Whoever activates a built system."""
 
+    def expecting(self) -> AbstractContextManager[None]:
+        """Let the activator get ready for an order that comes before the context ends, or does not come at all."""
+
     def activate(self, order: Order, on_line: OnLine, cancellation: Cancellation) -> Activated:
         """Activate a system; raises NotAllowed, Refused or Cancelled, and then nothing was changed.
 
@@ -136,21 +144,28 @@ class ActivatorDoor:
     def __init__(self, path: Path, results: Path) -> None:
         self._path = path
         self._results = results
+        self._ready: deque[tuple[float, socket.socket]] = deque()
+        """Connections on which nothing was said yet, and since when."""
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Connect, so that the activator is loaded while something else is done; any order may take the connection."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            waiting = (time.monotonic(), connection)
+            with suppress(OSError):  # whoever has an order hears of it
+                connection.connect(os.fspath(self._path))
+                self._ready.append(waiting)
+            try:
+                yield
+            finally:
+                with suppress(ValueError):  # it was taken
+                    self._ready.remove(waiting)
 
     def activate(self, order: Order, on_line: OnLine, cancellation: Cancellation) -> Activated:
         """Send the order, and hear what becomes of it."""
         line = order.line()
         cancellation.check()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            try:
-                connection.connect(os.fspath(self._path))
-                connection.sendall(line)
-            except OSError as error:
-                raise Failed(
-                    f"The activator can't be reached at {self._path}: {error.strerror}.",
-                    code=ErrorCode.UNSUPPORTED_HERE,
-                    hint="See: systemctl status glixd-activate.socket",
-                ) from error
+        with self._sent(line) as connection:
             cancellation.follow(_Connection(connection))
             try:
                 answer = _listen(connection, on_line, cancellation)
@@ -162,6 +177,26 @@ class ActivatorDoor:
             cancellation.check()
             answer = self.result(order.transaction) or Activated(Status.INTERRUPTED)
         return answer
+
+    def _sent(self, line: bytes) -> socket.socket:
+        """A connection with an order on it: one that is ready, or a new one."""
+        with suppress(IndexError, OSError):
+            since, ready = self._ready.popleft()
+            if time.monotonic() - since < READY:
+                ready.sendall(line)
+                return ready.dup()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(os.fspath(self._path))
+            connection.sendall(line)
+        except OSError as error:
+            connection.close()
+            raise Failed(
+                f"The activator can't be reached at {self._path}: {error.strerror}.",
+                code=ErrorCode.UNSUPPORTED_HERE,
+                hint="See: systemctl status glixd-activate.socket",
+            ) from error
+        return connection
 
     def result(self, transaction: str) -> Activated | None:
         """Read the file that the activator wrote: one that says no more than that it began is of one that runs or died."""

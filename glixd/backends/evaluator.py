@@ -158,8 +158,8 @@ class EvaluatorProgram:
             cancellation.check()
         leaves = files or {}
         listed = [File(path, leaf.mode, len(leaf.data)) for path, leaf in leaves.items()]
-        pack = b"" if job.kind is Kind.LOCK else self._git.pack(job.commit, cancellation=cancellation)
-        with self._open() as connection:
+        with self._open() as connection:  # it starts while the pack is made
+            pack = b"" if job.kind is Kind.LOCK else self._git.pack(job.commit, cancellation=cancellation)
             if cancellation:
                 cancellation.follow(_Connection(connection))
             try:

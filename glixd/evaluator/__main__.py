@@ -24,7 +24,7 @@ from glixd.evaluator.credentials import BadCredential, Credentials, read_credent
 from glixd.evaluator.jobs import BUILD_TIMEOUT, LINE, LINE_LIMIT, TIMEOUT, Job, Kind, parse_request
 from glixd.evaluator.memory import Memory
 from glixd.evaluator.running import Gone, Limits, Ran, run
-from glixd.evaluator.scratch import exactly, scratch, unpack, write_files
+from glixd.evaluator.scratch import scratch, unpack, write_files
 
 PASSED_ON: Final = re.compile(
     r"NIX_(STORE|STATE|LOG|CONF)_DIR|NIX_REMOTE|NIX_SSL_CERT_FILE|(https?|all|no|ftp)_proxy|LOCALE_ARCHIVE|PATH",
@@ -106,11 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(client: Client, credentials: Credentials, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     client.connection.settimeout(RECEIVE_TIMEOUT)
     job, files, pack = parse_request(client.line())
-    memory = Memory(arguments.state / "built")
-    if job.kind is Kind.PATH and (known := memory.path(job)):
-        for _ in exactly(client.read, pack):
-            pass  # the commit, which is not needed
-        return {"status": 0, "output": known, "words": "", "timed_out": False}
     environment = _environment(arguments.state, folder)
     if job.kind is Kind.LOCK:
         place, work = "", folder / "flake"
@@ -130,7 +125,7 @@ def _serve(client: Client, credentials: Credentials, folder: Path, arguments: ar
         client.pass_on if job.streams else None,
     )
     if job.kind is Kind.BUILD and not job.dry_run and ran.status == 0:
-        memory.learn(job, ran.output.decode(errors="replace"))
+        Memory(arguments.state / "built").learn(job, ran.output.decode(errors="replace"))
     return _answer(job, ran, work)
 
 

@@ -44,9 +44,7 @@ class Kind(StrEnum):
     EVALUATE = "evaluate"
     """Evaluate the system of a host, or the home of a user on it; the output is its derivation."""
     BUILD = "build"
-    """Build the system of a host, or the home of a user on it; the output is what `nix build --json` says."""
-    PATH = "path"
-    """Where the store has, or would have, what a build makes; the output is that path. A build is remembered: see `memory`."""
+    """Build the system of a host, or the home of a user on it; the output is what `nix build --json` says. See `memory`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class Job:
             return
         if not _COMMIT.fullmatch(self.commit):
             raise ValueError("commit is no commit")
-        if self.kind in (Kind.EVALUATE, Kind.BUILD, Kind.PATH) and not _HOST.fullmatch(self.host):
+        if self.kind in (Kind.EVALUATE, Kind.BUILD) and not _HOST.fullmatch(self.host):
             raise ValueError("host is no host")
         if self.user and not _USER.fullmatch(self.user):
             raise ValueError("user is no user")
@@ -128,8 +126,6 @@ class Job:
                 return [*nix, *GUARDED, "eval", "--json", "--expr", expression]
             case Kind.EVALUATE:
                 return [*nix, *GUARDED, "eval", "--raw", "--", f"{place}#{self._attribute()}.drvPath"]
-            case Kind.PATH:
-                return [*nix, *UNTRUSTING, "eval", "--raw", "--", f"{place}#{self._attribute()}.outPath"]
             case Kind.BUILD:
                 how = ["--dry-run"] if self.dry_run else []
                 how += ["--keep-going"] if self.keep_going else []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the systems and homes of commits were built to: a commit says all that an evaluation depends on, so it holds for good.
 
-The activator asks for the path of a commit that was built a moment before, and a second evaluation of a system takes seconds.
-It is the memory of this user alone, like nix's own cache of evaluations, which lies beside it.
+The activator reads there what this user made of a commit, and compares what it is to switch to; see glixd/activator/system.py.
+Nobody else writes there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from glixd.evaluator.jobs import Job
 
 MOST: Final = 64
-"""Builds that are remembered."""
+"""Builds that are remembered, the newest."""
 
 
 class Memory:
@@ -24,12 +24,6 @@ class Memory:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    def path(self, job: Job) -> str | None:
-        """What a job would be built to; None where that is not known."""
-        with suppress(OSError):
-            return self._file(job).read_text() or None
-        return None
 
     def learn(self, job: Job, output: str) -> None:
         """Remember what a build said; a memory that can't be written is none."""

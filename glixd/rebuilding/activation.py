@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from glixd import api
@@ -46,6 +47,10 @@ class Activation:
     def result(self, transaction: str) -> Activated | None:
         """How the activation of an earlier transaction ended."""
         return self._activator.result(transaction) if self._activator else None
+
+    def expecting(self) -> AbstractContextManager[None]:
+        """Let the activator start beside what comes before its order."""
+        return self._activator.expecting() if self._activator else nullcontext()
 
     def activate(self, order: Order, tell: Tell, cancellation: Cancellation) -> Went:
         """Carry an order out; once it is allowed, the cancellation is sealed. Raises what forbids it."""

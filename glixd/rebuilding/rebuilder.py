@@ -11,9 +11,9 @@ import datetime
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from glixd import api
 from glixd.backends import activator
@@ -45,6 +45,7 @@ ATTEMPTS: Final = 3
 """How often a build begins again because somebody committed meanwhile."""
 
 
+Told = TypeVar("Told")
 _Found = Future[api.SystemChange]
 """What a system changes, as soon as it is known."""
 
@@ -86,7 +87,7 @@ class Rebuilder:
         self._tags = Tags(repository)
         self._machine = machine
         self._clock = clock
-        self._comparing = ThreadPoolExecutor(1, thread_name_prefix="comparing")
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="rebuild")
 
     def run(self, errand: Errand) -> Result:
         """Carry a rebuild out; raises the error that ended it."""
@@ -98,13 +99,13 @@ class Rebuilder:
         before = self._before()
         commit = self._newest(request, request.commit)
         pending = self._pending(before.commit, commit, request.host)
-        warnings = self._left_out()
+        left_out = self._beside.submit(self._left_out)
         for line in _told_pending(pending, before):
             errand.step(line)
         rebuilt = api.Rebuilt(action=request.action, host=request.host, commit=commit, activated=False, pending=pending)
-        with self._blaming(errand):
+        with self._blaming(errand), self._activation.expecting() if self._switches(errand) else nullcontext():
             result = self._carry(errand, rebuilt, before)
-        return replace(result, warnings=(*warnings, *result.warnings))
+        return replace(result, warnings=(*(_if_known(left_out) or ()), *result.warnings))
 
     def _carry(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> Result:
         """Build, and put it to use; again from the newest commit where somebody committed meanwhile."""
@@ -114,7 +115,7 @@ class Rebuilder:
         for _ in range(ATTEMPTS):
             rebuilt = self._built(errand, rebuilt)
             errand.step("comparing it with what runs")
-            change = self._comparing.submit(self._change, before, str(rebuilt.path))
+            change = self._beside.submit(self._change, before, str(rebuilt.path))
             if not self._moved_on(request, rebuilt.commit):
                 try:
                     return self._put_to_use(errand, rebuilt, before, change)
@@ -311,12 +312,12 @@ class Rebuilder:
         )
 
 
-def _if_known(change: _Found) -> api.SystemChange | None:
-    """What a switch changed that is over: not knowing it makes no failure of it."""
+def _if_known(told: Future[Told]) -> Told | None:
+    """What is told of a rebuild that is over: not knowing it makes no failure of it."""
     try:
-        return change.result()
+        return told.result()
     except GlixError as error:
-        log.warning("what a switch changed can't be found out", reason=error.message)
+        log.warning("part of what a rebuild tells can't be found out", reason=error.message)
         return None
 
 

@@ -9,6 +9,7 @@ the error says what runs, and doing the same again only commits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -57,7 +58,8 @@ class Restoring:
     def run(self, transactor: Transactor, job: Job, request: Restore) -> Result:
         """Do both; raises the error because of which neither was done."""
         try:
-            result = transactor.run(replace(job, point=None if job.dry_run else self._go))
+            with nullcontext() if job.dry_run else self._activation.expecting():
+                result = transactor.run(replace(job, point=None if job.dry_run else self._go))
         except GlixError as error:
             if self._went is None:
                 raise

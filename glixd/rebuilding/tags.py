@@ -40,8 +40,8 @@ class Tags:
     def write(self, built: Built, when: int) -> None:
         """Remember a generation; one of the same number, of a profile that was begun anew, is replaced."""
         git = self._repository.git
-        with self._repository.locked() as held:
+        with self._repository.locked() as held, git.moving(keep=held.keep) as move:
             name = built.ref.removeprefix("refs/tags/")
             tag = git.write_tag(name, built.commit, TAGGER, when, built.message, keep=held.keep)
-            if not git.update_refs([RefUpdate(built.ref, tag, "")], keep=held.keep):
+            if not move([RefUpdate(built.ref, tag, "")]):
                 raise Failed(f"The tag {name} could not be written.", code=ErrorCode.READ_ONLY)

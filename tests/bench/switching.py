@@ -2,7 +2,7 @@
 """Building, switching and going back, against the nix commands that do the same by hand.
 
 Every round builds a commit of its own, once by hand and once through glixd, since what is built already costs nothing. As on
-a system, the evaluator builds for glixd. Here root asks, and the activator then asks the evaluator what it made of the commit;
+a system, the evaluator builds for glixd. Here root asks, and the activator then looks at what the evaluator made of the commit;
 for everybody else it asks polkit instead.
 """
 
@@ -33,9 +33,7 @@ def switching(report: Report, world: World, rounds: int) -> None:
     with (
         world.site("switching") as site,
         switchable(site) as machine,
-        running(
-            RunningDaemon(site, extra={**QUIET, "GLIXD_EVALUATOR": f"{machine.programs.evaluator.path}"})
-        ) as daemon,
+        running(RunningDaemon(site, extra=QUIET)) as daemon,
     ):
         client = Client(site)
         hand = _Hand(site, machine)

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from typing import Any
 import pytest
 
 from glixd.backends.activator import GO, Action, Activated, ActivatorDoor, Order, Status
-from glixd.backends.process import Cancellation
+from glixd.backends.evaluator import EvaluatorProgram, socket_opener
+from glixd.backends.git import Git
+from glixd.backends.nix import Nix
+from glixd.backends.process import Cancellation, Processes
 from glixd.errors import Cancelled, GlixError
 from glixd.protocol import ErrorCode
 from tests.support.activator import ID, PATIENCE, Programs, order, programs
@@ -37,12 +41,15 @@ class Systems:
     repository: Path
     commits: dict[str, str]
     paths: dict[str, str]
+    built: Path
+    """What the evaluator noted of its builds."""
 
 
 @pytest.fixture(scope="module")
 def systems(tmp_path_factory: pytest.TempPathFactory, nix: HermeticNix, sources: Sources) -> Systems:
     """One commit a line: each is a system of its own, and the last one is `main`."""
-    made = Systems(nix, tmp_path_factory.mktemp("systems") / "repository", {}, {})
+    root = tmp_path_factory.mktemp("systems")
+    made = Systems(nix, root / "repository", {}, {}, root / "builder" / "evaluator" / "built")
     write_files(
         made.repository,
         {
@@ -62,15 +69,21 @@ def systems(tmp_path_factory: pytest.TempPathFactory, nix: HermeticNix, sources:
     }.items():
         (made.repository / f"hosts/{HOST}/default.nix").write_text(f"{template}  {text}\n}}\n")
         made.commits[name] = commit_all(made.repository, name)
-        url = f"git+file://{made.repository}?rev={made.commits[name]}"
-        made.paths[name] = os.fspath(nix.build(f'{url}#nixosConfigurations."{HOST}".config.system.build.toplevel'))
+    processes = Processes(nix.environment())
+    with programs(root / "builder", made.repository, nix.environment()) as builder:
+        evaluator = EvaluatorProgram(socket_opener(builder.evaluator.path), Git(made.repository, processes))
+        for name, commit in made.commits.items():
+            built = Nix(processes, evaluator).build(
+                commit, HOST, on_line=lambda _line: None, cancellation=Cancellation()
+            )
+            made.paths[name] = os.fspath(built.path)
     return made
 
 
 @pytest.fixture
 def at_main(systems: Systems, tmp_path: Path) -> Iterator[Programs]:
     """The programs on the repository."""
-    with programs(tmp_path, systems.repository, systems.nix.environment()) as running:
+    with programs(tmp_path, systems.repository, systems.nix.environment(), built=systems.built) as running:
         yield running
         sys.stdout.write((tmp_path / "activator.log").read_text() if (tmp_path / "activator.log").exists() else "")
 
@@ -107,6 +120,14 @@ def raw(at: Programs, data: bytes) -> Any:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         return json.loads(_read(connection))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for something that nothing announces."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _read(connection: socket.socket) -> bytes:
@@ -247,7 +268,6 @@ GOOD = {
 @pytest.mark.parametrize(
     "line",
     [
-        b"",
         b"\n",
         b"null\n",
         b"[]\n",
@@ -446,7 +466,9 @@ def test_a_hostile_daemon_does_not_become_root(systems: Systems, tmp_path: Path)
         folder.chmod(0o755)
     git_config = repository / ".git" / "config"
     git_config.write_text(git_config.read_text() + f"[core]\n\tfsmonitor = touch {tmp_path}/root/ran\n")
-    with programs(tmp_path / "root", repository, systems.nix.environment(), peer="daemon", wishes_given=False) as at:
+    with programs(
+        tmp_path / "root", repository, systems.nix.environment(), peer="daemon", wishes_given=False, built=systems.built
+    ) as at:
         at.folder.chmod(0o755)
         at.socket.chmod(0o666)  # systemd gives it to the daemon's user
         root_now, evil = f"pid:{os.getpid()}", systems.paths["first"]
@@ -484,3 +506,69 @@ def test_nothing_is_begun_before_the_daemon_says_go(systems: Systems, at_main: P
         assert json.loads(lines.readline())["refused"]["code"] == "Cancelled"
     assert GO == b"go\n"
     assert untouched(at_main)
+
+
+def test_whoever_connects_and_orders_nothing_leaves_no_trace(at_main: Programs) -> None:
+    door = ActivatorDoor(at_main.socket, at_main.results)
+    with door.expecting():
+        pass
+    wait_until(lambda: bool(at_main.activator.running))
+    assert at_main.activator.running[0].wait(PATIENCE) == 0
+    assert at_main.activator.log.read_bytes() == b""
+    assert untouched(at_main)
+
+
+def test_an_order_takes_the_connection_that_waits_for_it(systems: Systems, at_main: Programs) -> None:
+    door = ActivatorDoor(at_main.socket, at_main.results)
+    with door.expecting():
+        wait_until(lambda: bool(at_main.activator.running))
+        done = door.activate(order(systems.paths["main"], systems.commits["main"]), lambda _line: None, Cancellation())
+    assert done.status is Status.DONE
+    assert len(at_main.activator.running) == 1
+
+
+def test_an_order_finds_a_new_activator_where_the_one_that_waited_is_gone(systems: Systems, tmp_path: Path) -> None:
+    asked, options = (
+        order(systems.paths["main"], systems.commits["main"]),
+        {"wishes_given": False, "built": systems.built},
+    )
+    with programs(tmp_path, systems.repository, systems.nix.environment(), **options) as at:
+        at.wish(asked.transaction)
+        door = ActivatorDoor(at.socket, at.results)
+        with door.expecting():
+            wait_until(lambda: bool(at.activator.running))
+            at.activator.kill()
+            assert door.activate(asked, lambda _line: None, Cancellation()).status is Status.DONE
+        assert len(at.activator.running) == 2
+
+
+def test_what_the_evaluator_did_not_build_is_not_switched_to_for_root(systems: Systems, tmp_path: Path) -> None:
+    with programs(tmp_path, systems.repository, systems.nix.environment()) as at:
+        assert refusal(at, order(systems.paths["main"], systems.commits["main"])) == (
+            ErrorCode.EVALUATION_FAILED,
+            "The activator refuses: the evaluator did not build the commit, so it can't be compared.",
+        )
+        assert untouched(at)
+
+
+def test_a_note_of_the_daemon_s_own_is_none_of_the_evaluator(systems: Systems, tmp_path: Path) -> None:
+    daemon = 1  # the user `daemon` of every machine
+    forged, head = tmp_path / "forged", systems.commits["main"]
+    repository = tmp_path / "repository"
+    subprocess.run(["cp", "-a", os.fspath(systems.repository), os.fspath(repository)], check=True)
+    subprocess.run(["chown", "-R", f"{daemon}:{daemon}", os.fspath(repository)], check=True)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    forged.mkdir()
+    note = forged / f"{head}-host-{HOST}"
+    note.write_text(systems.paths["main"])
+    os.chown(note, daemon, daemon)
+    asked = order(systems.paths["main"], head)
+    options = {"peer": "daemon", "wishes_given": False, "built": forged}
+    with programs(tmp_path / "root", repository, systems.nix.environment(), **options) as at:
+        at.wish(asked.transaction)
+        at.folder.chmod(0o755)
+        at.socket.chmod(0o666)  # systemd gives it to the daemon's user
+        (answer,) = _hostile(at, daemon, [json.loads(asked.line())])
+        assert answer["refused"]["message"] == "The activator refuses: the path is not what the commit evaluates to."
+        assert untouched(at)

@@ -62,6 +62,7 @@ def test_the_activator_refuses_in_a_sentence_and_switches_nothing(broken: tuple[
     words = [word for name, place in places.items() for word in (f"--{name}", os.fspath(place))]
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        ours.sendall(b"{}\n")
         done = run(etc, "glixd.activator", "--peer", "root", *words, stdin=theirs.fileno())
         theirs.close()
         answer = json.loads(ours.makefile().read())

@@ -250,31 +250,28 @@ def _nothing_left(world: World, builder: int) -> bool:
     return not (Path(f"/proc/{builder}").exists() or _left(world) or any(scratch))
 
 
-def test_where_a_commit_is_built_to_is_remembered_by_the_user_who_built_it(world: World, tmp_path: Path) -> None:
-    program = EvaluatorProgram(child_opener(world.processes, tmp_path / "program"), world.git)
-    job = Job(Kind.PATH, world.commit, HOST)
-    evaluated = program.run(job)
-    built = Nix(world.processes, program).build(
-        world.commit, HOST, on_line=lambda _line: None, cancellation=Cancellation()
-    )
-    assert (evaluated.status, evaluated.stdout.decode()) == (0, str(built.path))
-    no_commit = b"this is no pack"
-    assert _answer(world, tmp_path, job, no_commit) == {
-        "status": 0,
-        "output": str(built.path),
-        "words": "",
-        "timed_out": False,
-    }
-    for other in (Job(Kind.PATH, world.commit, "other"), Job(Kind.PATH, "0" * 40, HOST)):
-        assert "malformed" in _answer(world, tmp_path, other, no_commit)["refused"]
-    assert "malformed" in _answer(world, tmp_path / "another-user", job, no_commit)["refused"]
+def test_what_a_commit_was_built_to_is_noted_where_the_user_of_the_evaluator_alone_writes(
+    world: World, tmp_path: Path
+) -> None:
+    state = tmp_path / "program"
+    program = EvaluatorProgram(child_opener(world.processes, state), world.git)
+    nix = Nix(world.processes, program)
+    nix.evaluate_host(world.commit, HOST)
+    assert not (state / "built").exists(), "an evaluation is no build"
+    built = nix.build(world.commit, HOST, on_line=lambda _line: None, cancellation=Cancellation())
+    notes = {note.name: note.read_text() for note in (state / "built").iterdir()}
+    assert notes == {f"{world.commit}-host-{HOST}": str(built.path)}
+    assert (state / "built").stat().st_mode & 0o777 == 0o700
 
 
-def _answer(world: World, folder: Path, job: Job, pack: bytes) -> Any:
-    """What the program answers to a job, whatever comes with it."""
-    with child_opener(world.processes, folder / "program")() as connection:
-        connection.sendall(request_line(job, [], len(pack)) + pack)
-        return json.loads(connection.makefile("rb").readline())
+def test_a_build_that_failed_is_not_noted(world: World, tmp_path: Path) -> None:
+    state = tmp_path / "program"
+    program = EvaluatorProgram(child_opener(world.processes, state), world.git)
+    done = program.run(Job(Kind.BUILD, world.commit, "other"))
+    assert done.status != 0
+    done = program.run(Job(Kind.BUILD, world.commit, HOST, dry_run=True))
+    assert done.status == 0
+    assert not (state / "built").exists()
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------------
@@ -289,7 +286,7 @@ def _answer(world: World, folder: Path, job: Job, pack: bytes) -> Any:
         b"\xff\n",
         b'{"job": {"kind": "lock"}, "files": [], "pack": -1}\n',
         b'{"job": {"kind": "run"}, "files": [], "pack": 0}\n',
-        b'{"job": {"kind": "path", "commit": "' + b"a" * 40 + b'", "host": "../x"}, "files": [], "pack": 0}\n',
+        b'{"job": {"kind": "evaluate", "commit": "' + b"a" * 40 + b'", "host": "../x"}, "files": [], "pack": 0}\n',
         b'{"job": {"kind": "lock", "argv": ["id"]}, "files": [], "pack": 0}\n',
         b'{"job": {"kind": "lock"}, "files": [["../x", "100644", 0]], "pack": 0}\n',
         b'{"job": {"kind": "lock"}, "files": [["/etc/x", "100644", 0]], "pack": 0}\n',

@@ -32,8 +32,8 @@ class Server:
     command: Callable[[], Sequence[str]]
     environment: Mapping[str, str]
     log: Path
-    before: Callable[[sockets.socket], object] = lambda _connection: None
-    """Called with each connection before its program is started."""
+    before: Callable[[sockets.socket], sockets.socket] = lambda connection: connection
+    """Called with each connection before its program is started; answers what the program is given."""
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -65,13 +65,41 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, self.log.open("ab") as log:
-                self.before(connection)
+            with connection, self.log.open("ab") as log, self.before(connection) as given:
                 self.running.append(
                     subprocess.Popen(
-                        self.command(), stdin=connection.fileno(), stdout=log, stderr=log, env=self.environment, cwd="/"
+                        self.command(), stdin=given.fileno(), stdout=log, stderr=log, env=self.environment, cwd="/"
                     )
                 )
+
+
+def _relayed(connection: sockets.socket, first: Callable[[bytes], None]) -> sockets.socket:
+    """The other end of a connection, on which `first` sees what comes first before the other end has it."""
+    ours, theirs = sockets.socketpair(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    outer = connection.dup()
+
+    def relay() -> None:
+        with outer, ours:
+            back = threading.Thread(target=_copied, args=(ours, outer), daemon=True)
+            back.start()
+            with suppress(OSError):
+                data = outer.recv(65536)
+                first(data)
+                ours.sendall(data)
+            _copied(outer, ours)
+            back.join()
+
+    threading.Thread(target=relay, daemon=True).start()
+    return theirs
+
+
+def _copied(source: sockets.socket, target: sockets.socket) -> None:
+    """Pass on all that comes, and its end."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(sockets.SHUT_WR)
 
 
 @dataclass
@@ -88,6 +116,8 @@ class Programs:
     """Words before the activator's command line, such as nsenter's."""
     evaluator_prefix: tuple[str, ...] = ()
     """Words before the evaluator's, such as setpriv's."""
+    built: Path | None = None
+    """What an evaluator noted of its builds, where it is another one."""
 
     def __post_init__(self) -> None:
         self.folder = Path(
@@ -133,6 +163,7 @@ class Programs:
         """The variables that lead a daemon to these programs."""
         return {
             "GLIXD_ACTIVATOR": os.fspath(self.socket),
+            "GLIXD_EVALUATOR": os.fspath(self.evaluator.path),
             "GLIXD_ACTIVATIONS": os.fspath(self.results),
             "GLIXD_SYSTEM_PROFILE": os.fspath(self.profile),
             "GLIXD_SYSTEM_ROOT": os.fspath(self.root),
@@ -150,12 +181,17 @@ class Programs:
             left.unlink()
         self.folder.rmdir()
 
-    def _wish(self, connection: sockets.socket) -> None:
-        """Root wants what is ordered; the order stays in the connection."""
-        if not self.wishes_given:
-            return
-        with suppress(ValueError, TypeError, KeyError, OSError, RecursionError):
-            order = json.loads(connection.recv(4096, sockets.MSG_PEEK))
+    def _wish(self, connection: sockets.socket) -> sockets.socket:
+        """Root wants what is ordered. An order may come late, so it is read on its way where the kernel then says the same."""
+        if self.wishes_given and self.peer == "root":
+            return _relayed(connection, self._read_wish)
+        if self.wishes_given:
+            self._read_wish(connection.recv(4096, sockets.MSG_PEEK))
+        return connection
+
+    def _read_wish(self, line: bytes) -> None:
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            order = json.loads(line)
             if isinstance(order["transaction"], str) and order["transaction"].isalnum():
                 self.wish(order["transaction"])
 
@@ -163,7 +199,12 @@ class Programs:
         return [
             *(*self.prefix, sys.executable, "-I", "-m", "glixd.activator", "--peer", self.peer, "--without-systemd"),
             *("--repository", os.fspath(self.repository), "--results", os.fspath(self.results)),
-            *("--wishes", os.fspath(self.wishes), "--evaluator", os.fspath(self.evaluator.path)),
+            *(
+                "--wishes",
+                os.fspath(self.wishes),
+                "--built",
+                os.fspath(self.built or self.root / "evaluator" / "built"),
+            ),
             *("--store", self.environment["NIX_STORE_DIR"], "--profile", os.fspath(self.profile)),
             *("--current", os.fspath(self.current), "--host", "laptop"),
         ]
