@@ -11,9 +11,10 @@ from typing import Final
 
 from glixd import lean
 
-with lean.loading(without=("rich", "ssl", *lean.openssl_hashes())):
+with lean.loading(without=lean.never_used()):
     lean.without_plugins()
     import asyncio
+    import shutil  # noqa: F401 # argparse would load it, with what archives are compressed with
 
     from glixd import log, memory, settings
     from glixd.errors import GlixError
