@@ -181,6 +181,7 @@ class Daemon:
             profile,
             settings.host,
             switches=activation.possible,
+            knock=activation.knock,
             rollback_on_failure=settings.rollback_on_failure,
             uploads=uploads,
             local_paths=settings.mode is Mode.USER,

@@ -26,18 +26,20 @@ def check(order: Order, config: Namespace) -> None:
     path = Path(order.path)
     if not re.fullmatch(re.escape(f"{config.store}/") + "[0-9a-z]{32}-[^/]+", order.path):
         raise Refused("the store has no such path", "InvalidArgument")
-    with Popen(("nix-store", "--check-validity", order.path), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL) as valid:
-        if not (path / "nixos-version").is_file() or not os.access(path / "bin/switch-to-configuration", os.X_OK):
-            raise Refused("the path is no NixOS system", "InvalidArgument")
-        if order.generation is not None:
-            if os.path.realpath(f"{config.profile}-{order.generation}-link") != order.path:
-                raise Refused(f"the path is not that of generation {order.generation}", "Conflict")
-        elif git(config, "rev-parse", "--verify", f"refs/heads/{config.branch}").decode().strip() != order.commit:
+    if not (path / "nixos-version").is_file() or not os.access(path / "bin/switch-to-configuration", os.X_OK):
+        raise Refused("the path is no NixOS system", "InvalidArgument")
+    if order.generation is not None:
+        if os.path.realpath(f"{config.profile}-{order.generation}-link") != order.path:  # what it names is valid
+            raise Refused(f"the path is not that of generation {order.generation}", "Conflict")
+    else:
+        with Popen(["nix-store", "--check-validity", order.path], stdin=DEVNULL, stderr=DEVNULL) as child:
+            newest = git(config, "rev-parse", "--verify", f"refs/heads/{config.branch}").decode().strip()
+        if child.returncode:
+            raise Refused("the store has no such path", "InvalidArgument")
+        if newest != order.commit:
             raise Refused("the commit is not that of the branch", "Conflict")
-        if config.systemd and _run("systemctl", "is-active", "--quiet", UNIT).returncode == 0:
-            raise Refused("another switch is under way", "Busy")
-    if valid.returncode:
-        raise Refused("the store has no such path", "InvalidArgument")
+    if config.systemd and _run("systemctl", "is-active", "--quiet", UNIT).returncode == 0:
+        raise Refused("another switch is under way", "Busy")
 
 
 def pending(order: Order, config: Namespace) -> tuple[str, bool]:

@@ -14,8 +14,8 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -125,8 +125,11 @@ class Activated:
 class Activator(Protocol):
     """Whoever activates a built system."""
 
-    def expecting(self) -> AbstractContextManager[None]:
-        """Let the activator get ready for an order that comes before the context ends, or does not come at all."""
+    def knock(self) -> None:
+        """Have the activator started, since there will probably be an order soon; harmless where there is none."""
+
+    def dismiss(self) -> None:
+        """Let go of an activator that waits for an order."""
 
     def activate(self, order: Order, on_line: OnLine, cancellation: Cancellation) -> Activated:
         """Activate a system; raises NotAllowed, Refused or Cancelled, and then nothing was changed.
@@ -147,19 +150,25 @@ class ActivatorDoor:
         self._ready: deque[tuple[float, socket.socket]] = deque()
         """Connections on which nothing was said yet, and since when."""
 
-    @contextmanager
-    def expecting(self) -> Iterator[None]:
+    def knock(self) -> None:
         """Connect, so that the activator is loaded while something else is done; any order may take the connection."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            waiting = (time.monotonic(), connection)
-            with suppress(OSError):  # whoever has an order hears of it
-                connection.connect(os.fspath(self._path))
-                self._ready.append(waiting)
-            try:
-                yield
-            finally:
-                with suppress(ValueError):  # it was taken
-                    self._ready.remove(waiting)
+        with suppress(IndexError):
+            if time.monotonic() - self._ready[0][0] < READY:
+                return
+        self.dismiss()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(os.fspath(self._path))
+        except OSError:  # whoever has an order hears of it
+            connection.close()
+        else:
+            self._ready.append((time.monotonic(), connection))
+
+    def dismiss(self) -> None:
+        """End the connections on which no order came."""
+        with suppress(IndexError):
+            while True:
+                self._ready.popleft()[1].close()
 
     def activate(self, order: Order, on_line: OnLine, cancellation: Cancellation) -> Activated:
         """Send the order, and hear what becomes of it."""
@@ -180,11 +189,13 @@ class ActivatorDoor:
 
     def _sent(self, line: bytes) -> socket.socket:
         """A connection with an order on it: one that is ready, or a new one."""
-        with suppress(IndexError, OSError):
+        with suppress(IndexError):
             since, ready = self._ready.popleft()
-            if time.monotonic() - since < READY:
-                ready.sendall(line)
-                return ready.dup()
+            with suppress(OSError):  # an activator that ended meanwhile
+                if time.monotonic() - since < READY:
+                    ready.sendall(line)
+                    return ready
+            ready.close()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(os.fspath(self._path))

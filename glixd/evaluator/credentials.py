@@ -16,9 +16,9 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 HIDDEN: Final = "[hidden]"
 SHORTEST: Final = 6
@@ -31,11 +31,10 @@ class BadCredential(ValueError):
     """A credential is not of its form; the message names it, never what is in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """What the unit was given."""
 
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = MappingProxyType({})
     secrets: tuple[str, ...] = ()
 
     def hide(self, text: str) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 LINE: Final = b"|"
@@ -47,8 +46,7 @@ class Kind(StrEnum):
     """Build the system of a host, or the home of a user on it; the output is what `nix build --json` says. See `memory`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One thing to do for nix."""
 
     kind: Kind
@@ -74,7 +72,7 @@ class Job:
         """A job that was sent; raises ValueError with a reason."""
         if not isinstance(value, dict):
             raise ValueError("a job is an object")
-        kinds = {field.name: type(field.default) for field in fields(cls) if field.name != "kind"}
+        kinds = {name: type(default) for name, default in cls._field_defaults.items()}
         unknown = sorted(value.keys() - {"kind", *kinds})
         if unknown:
             raise ValueError(f"a job has no {unknown[0]!a}")
@@ -100,7 +98,7 @@ class Job:
 
     def value(self) -> dict[str, Any]:
         """The job as it is sent."""
-        return asdict(self)
+        return self._asdict()
 
     @property
     def root(self) -> str:
@@ -140,8 +138,7 @@ class Job:
         return f"{config}.system.build.toplevel"
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file that comes with a job: its relative path, git's mode, and its size."""
 
     path: str

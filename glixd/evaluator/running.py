@@ -13,9 +13,8 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 KILL_AFTER: Final = 5.0
 """Seconds between asking nix to stop and killing it; a pure evaluation may not hear SIGINT."""
@@ -30,8 +29,7 @@ LOWEST_PRIORITY: Final = 19
 _SUBREAPER: Final = 36  # PR_SET_CHILD_SUBREAPER, prctl(2)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What a job may use."""
 
     memory: int
@@ -43,8 +41,7 @@ class Limits:
     background: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(NamedTuple):
     """How nix ended."""
 
     status: int

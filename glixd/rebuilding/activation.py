@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from glixd import api
@@ -48,9 +47,15 @@ class Activation:
         """How the activation of an earlier transaction ended."""
         return self._activator.result(transaction) if self._activator else None
 
-    def expecting(self) -> AbstractContextManager[None]:
+    def knock(self) -> None:
         """Let the activator start beside what comes before its order."""
-        return self._activator.expecting() if self._activator else nullcontext()
+        if self._activator:
+            self._activator.knock()
+
+    def dismiss(self) -> None:
+        """Let it go where no order came."""
+        if self._activator:
+            self._activator.dismiss()
 
     def activate(self, order: Order, tell: Tell, cancellation: Cancellation) -> Went:
         """Carry an order out; once it is allowed, the cancellation is sealed. Raises what forbids it."""

@@ -88,11 +88,18 @@ class Building:
     """One build, from its first line to its last."""
 
     def __init__(
-        self, builder: Builder, tell: Tell, clock: Callable[[], float] = time.monotonic, *, user: str = ""
+        self,
+        builder: Builder,
+        tell: Tell,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        user: str = "",
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         self._builder = builder
         self._user = user
         self._tell = tell
+        self._heard = heard
         self._clock = clock
         self._tracker = Tracker(clock())
         self._next = 0.0
@@ -133,6 +140,7 @@ class Building:
             self._tell_all()
 
     def _hear(self, line: bytes) -> None:
+        self._heard()
         with self._lock:
             now = self._clock()
             self._tracker.feed(line.decode(errors="replace").rstrip("\n"), now)

@@ -27,6 +27,8 @@ class Errand:
     tell: Tell
     building: Callable[[str], None] = lambda _commit: None
     """Called with the commit that is built, whenever that is another one."""
+    heard: Callable[[], None] = lambda: None
+    """Called whenever nix says something."""
 
 
 def subject(caller: Caller) -> str:

@@ -11,7 +11,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -103,8 +103,13 @@ class Rebuilder:
         for line in _told_pending(pending, before):
             errand.step(line)
         rebuilt = api.Rebuilt(action=request.action, host=request.host, commit=commit, activated=False, pending=pending)
-        with self._blaming(errand), self._activation.expecting() if self._switches(errand) else nullcontext():
-            result = self._carry(errand, rebuilt, before)
+        if self._switches(errand):
+            errand = replace(errand, heard=self._activation.knock)
+        try:
+            with self._blaming(errand):
+                result = self._carry(errand, rebuilt, before)
+        finally:
+            self._activation.dismiss()
         return replace(result, warnings=(*(_if_known(left_out) or ()), *result.warnings))
 
     def _carry(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> Result:
@@ -161,7 +166,9 @@ class Rebuilder:
         """Build the commit."""
         errand.building(rebuilt.commit)
         errand.step(f"building {rebuilt.host} at {rebuilt.commit[:7]}")
-        built = Building(self._builder, errand.tell).build(rebuilt.commit, rebuilt.host, errand.cancellation)
+        built = Building(self._builder, errand.tell, heard=errand.heard).build(
+            rebuilt.commit, rebuilt.host, errand.cancellation
+        )
         return rebuilt.model_copy(update={"path": built.path, "builds": built.builds[:DERIVATIONS]})
 
     def _change(self, before: _Before, path: str) -> api.SystemChange:

@@ -9,7 +9,6 @@ the error says what runs, and doing the same again only commits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -58,8 +57,7 @@ class Restoring:
     def run(self, transactor: Transactor, job: Job, request: Restore) -> Result:
         """Do both; raises the error because of which neither was done."""
         try:
-            with nullcontext() if job.dry_run else self._activation.expecting():
-                result = transactor.run(replace(job, point=None if job.dry_run else self._go))
+            result = transactor.run(replace(job, point=None if job.dry_run else self._go))
         except GlixError as error:
             if self._went is None:
                 raise
@@ -69,6 +67,8 @@ class Restoring:
                 hint=f"Do the same again, which then only commits: glixctl rollback --to {request.generation}",
                 details=error.details,
             ) from error
+        finally:
+            self._activation.dismiss()
         result = replace(result, warnings=(*result.warnings, *self._left(request, result.commit)))
         return result if self._went is None else self._told(result, request, self._went)
 

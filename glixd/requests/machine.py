@@ -66,6 +66,8 @@ def restore(tools: Tools, row: api.Operation, asked: api.RollbackParameters, con
             hint=f"Switch with: {command}   and bring the manifest back with: glixctl rollback --to COMMIT",
             details={"command": command},
         )
+    if not asked.dry_run:
+        tools.knock()
     commit, head, git = tools.generations.commit(number, path), context.snapshot.commit, context.snapshot.git
     if commit is None or not git.is_ancestor(commit, head):
         raise Refused(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from glixd import api
 from glixd.api import Caller
 from glixd.backends.bundles import Uploads
@@ -48,6 +50,8 @@ class Tools:
     default_host: str
     switches: bool
     """Whether this daemon may switch the machine, by an activator."""
+    knock: Callable[[], None]
+    """Have the activator started beside the preparation of what will need it."""
     rollback_on_failure: bool
     uploads: Uploads
     local_paths: bool

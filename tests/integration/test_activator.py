@@ -510,19 +510,22 @@ def test_nothing_is_begun_before_the_daemon_says_go(systems: Systems, at_main: P
 
 def test_whoever_connects_and_orders_nothing_leaves_no_trace(at_main: Programs) -> None:
     door = ActivatorDoor(at_main.socket, at_main.results)
-    with door.expecting():
-        pass
+    door.knock()
+    door.knock()
     wait_until(lambda: bool(at_main.activator.running))
-    assert at_main.activator.running[0].wait(PATIENCE) == 0
+    door.dismiss()
+    assert [program.wait(PATIENCE) for program in at_main.activator.running] == [0], (
+        "one waits, however often is knocked"
+    )
     assert at_main.activator.log.read_bytes() == b""
     assert untouched(at_main)
 
 
 def test_an_order_takes_the_connection_that_waits_for_it(systems: Systems, at_main: Programs) -> None:
     door = ActivatorDoor(at_main.socket, at_main.results)
-    with door.expecting():
-        wait_until(lambda: bool(at_main.activator.running))
-        done = door.activate(order(systems.paths["main"], systems.commits["main"]), lambda _line: None, Cancellation())
+    door.knock()
+    wait_until(lambda: bool(at_main.activator.running))
+    done = door.activate(order(systems.paths["main"], systems.commits["main"]), lambda _line: None, Cancellation())
     assert done.status is Status.DONE
     assert len(at_main.activator.running) == 1
 
@@ -535,10 +538,10 @@ def test_an_order_finds_a_new_activator_where_the_one_that_waited_is_gone(system
     with programs(tmp_path, systems.repository, systems.nix.environment(), **options) as at:
         at.wish(asked.transaction)
         door = ActivatorDoor(at.socket, at.results)
-        with door.expecting():
-            wait_until(lambda: bool(at.activator.running))
-            at.activator.kill()
-            assert door.activate(asked, lambda _line: None, Cancellation()).status is Status.DONE
+        door.knock()
+        wait_until(lambda: bool(at.activator.running))
+        at.activator.kill()
+        assert door.activate(asked, lambda _line: None, Cancellation()).status is Status.DONE
         assert len(at.activator.running) == 2
 
 

@@ -120,7 +120,7 @@ def needed(operation: str, **arguments: object) -> set[str]:
     base = Base("", None, {"laptop": manifest}, {"laptop": MANIFEST}, "x86_64-linux")
     nothing = cast(Any, None)
     doors: dict[str, Any] = dict.fromkeys(field.name for field in fields(Tools))
-    tools = Tools(**{**doors, "default_host": "laptop"})
+    tools = Tools(**{**doors, "default_host": "laptop", "knock": lambda: None})
     context = Context(nothing, base, ALICE, Cancellation())
     request, parts = MAKERS[operation](tools, row, api.parse(row, arguments), context)
     asked = to_authorise(row, Prepared(request, parts, "d"), "01jz", skips_evaluation=False)
