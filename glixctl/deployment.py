@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from glixctl.switching import Wanted
 
+    Remember = Callable[[str, int], None]
+    """Lets the daemon tag what a transaction built, as the generation that it became."""
     Build = Callable[[str, str], Mapping[str, Any]]
     """Builds a host with an action of a rebuild: the transaction, once it has ended."""
 
@@ -108,13 +110,16 @@ class Deployment:
         self._programs = Programs(ssh_environment(environment))
         self._writing = threading.Lock()
 
-    def run(self, build: Build) -> None:
-        """Build all, then switch all that were built; each row knows its end."""
+    def run(self, build: Build, remember: Remember) -> None:
+        """Build all, then switch all that were built, and have their generations tagged; each row knows its end."""
         for row in self._rows:
             self._build(row, build)
         built = [row for row in self._rows if row.error is None]
         with ThreadPoolExecutor(max_workers=self._wanted.parallel) as pool:
             self._await({pool.submit(self._switch, row) for row in built})
+        for row in built:
+            if generation := row.facts.get("generation"):
+                _remember(row, generation, remember)
 
     def report(self, *, documents: bool) -> int:
         """Print the table, and what is to be said about those that failed; the exit code for all of them."""
@@ -177,6 +182,14 @@ class Deployment:
                     output.say(sys.stderr, f"{host}: {output.escape(text)}")
 
         return say
+
+
+def _remember(row: Row, generation: int, remember: Remember) -> None:
+    """Have a generation tagged; that it could not be is no failure of the switch."""
+    try:
+        remember(row.facts["transaction"], generation)
+    except ClientError as error:
+        output.warning(f"{row.host}: generation {generation} has no tag in the repository: {error.message}")
 
 
 def exit_code(rows: Sequence[Row]) -> int:

@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 from glixd import api, audit, policy
 from glixd.api import Caller
 from glixd.backends.logs import page_of
+from glixd.backends.state import unknown_transaction
 from glixd.errors import Failed, GlixError, NotAllowed, Refused, invalid
 from glixd.parts import Parts
 from glixd.protocol import COMMIT, VERSION, ErrorCode, State
-from glixd.queries import unknown_transaction
 from glixd.threads import Threads
 from glixd.watchers import Client
 

@@ -177,6 +177,7 @@ class Daemon:
             nix,
             facts,
             locker,
+            database,
             generations,
             profile,
             settings.host,

@@ -24,7 +24,20 @@ from glixd.draft import Job
 from glixd.errors import Failed, NotAllowed
 from glixd.herald import Herald
 from glixd.initialise import make_repository
-from glixd.model.change import Add, Batch, Change, Collect, Init, Move, Rebuild, Remove, Request, Restore, Switch
+from glixd.model.change import (
+    Add,
+    Batch,
+    Change,
+    Collect,
+    Init,
+    Move,
+    Rebuild,
+    Remember,
+    Remove,
+    Request,
+    Restore,
+    Switch,
+)
 from glixd.model.takeover import differs
 from glixd.parts import Parts
 from glixd.protocol import State
@@ -104,6 +117,9 @@ class Lanes:
             case Rebuild():
                 _compare(ticket, prepared)
                 return await self._rebuild_without(ticket, prepared, prepared.request)
+            case Remember():
+                _compare(ticket, prepared)
+                return await self._remember(ticket, prepared.request)
             case _:
                 return await self._change(ticket, prepared, prepared.request)
 
@@ -266,6 +282,11 @@ class Lanes:
             job.cancellation,
         )
         return restoring.run(parts.transactor, job, request)
+
+    async def _remember(self, ticket: Ticket, request: Remember) -> Result:
+        """Among the changes, since it writes into the repository as they do."""
+        work = partial(self._parts.rebuilder.tag, request, dry_run=ticket.parameters.dry_run)
+        return await self._parts.queue.run(Entry(ticket, work, partial(self._herald.state, ticket, State.RUNNING)))
 
     # -- rebuilds ----------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,13 @@ from glixd.backends.nix import Contribution
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import LOCK, Snapshot, unknown_host
-from glixd.errors import GlixError, NotFound
+from glixd.errors import GlixError
 from glixd.health import HealthKeeper
 from glixd.model.flakeref import FlakeRef
 from glixd.model.lockfile import LockFile
 from glixd.model.manifest import Manifest, Package
 from glixd.model.operations import is_host_attribute, nixpkgs_url, not_installed, package_url
-from glixd.protocol import VERSION, ErrorCode
+from glixd.protocol import VERSION
 from glixd.requests.preparer import Preparer
 from glixd.resolvers.asking import Asking, Facts
 
@@ -226,13 +226,3 @@ def _age(modified: str | None, now: float) -> int | None:
     if modified is None:
         return None
     return max(int(now - datetime.datetime.fromisoformat(modified).timestamp()), 0) // 86400
-
-
-def unknown_transaction(identifier: str) -> NotFound:
-    """No transaction has that id."""
-    return NotFound(
-        f"There is no transaction {identifier}.",
-        code=ErrorCode.UNKNOWN_TRANSACTION,
-        hint="See: glixctl transaction list",
-        details={"transaction": identifier},
-    )

@@ -24,7 +24,10 @@ log = get_logger()
 
 SEARCHED: Final = 1000
 """Commits among which recovery looks for that of a transaction."""
-_LEFT: Final = {"CollectGarbage": "what was deleted stays deleted"}
+_LEFT: Final = {
+    "CollectGarbage": "what was deleted stays deleted",
+    "RememberGeneration": "the tag may have been written",
+}
 """What an interrupted operation leaves that makes no commit, and is not undone by having none."""
 _ID: Final = re.compile(f"[{ALPHABET}]{{26}}")
 _OPERATIONS: Final = {re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower(): name for name in api.OPERATIONS}

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from glixctl import output
 from glixctl.commands._common import carry, count, given, host_flag
-from glixctl.errors import UsageError
+from glixctl.errors import ClientError, UsageError
 from glixctl.progress import Progress
+from glixd.protocol import State
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -138,8 +139,19 @@ def _elsewhere(options: Namespace, client: Client, action: str) -> int:
     deployment = Deployment(
         wanted, targets(options.target_host, options.host), os.environ, quiet=options.quiet or options.json
     )
-    deployment.run(lambda host, action: _built(options, client, host, action))
+    deployment.run(
+        lambda host, action: _built(options, client, host, action),
+        lambda transaction, generation: _remember(client, transaction, generation),
+    )
     return deployment.report(documents=options.json)
+
+
+def _remember(client: Client, transaction: str, generation: int) -> None:
+    """Have what a machine was switched to tagged; raises ClientError where it was not."""
+    progress = Progress(quiet=True, documents=False)
+    ended = client.run("RememberGeneration", {"build": transaction, "generation": generation}, progress)
+    if ended["state"] != State.SUCCEEDED:
+        raise ClientError.from_wire(ended.get("error") or {})
 
 
 def _built(options: Namespace, client: Client, host: str, action: str) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from glixd.api.grammar import (
     Reference,
     Scope,
     System,
+    TransactionId,
     UploadName,
     UserName,
     matching,
@@ -251,6 +252,13 @@ class RollbackParameters(MutationParameters):
         if self.steps is not None and self.to_commit is not None:
             raise invalid("steps", "it can't be combined with to_commit", others=("to_commit",))
         return self
+
+
+class RememberGenerationParameters(MutationParameters):
+    """Which generation a machine became, with what a transaction built."""
+
+    build: TransactionId = Field(description="The transaction that built its system.")
+    generation: int = Field(ge=1, le=MAX_GENERATION, description="The number of the generation, on that machine.")
 
 
 class CollectGarbageParameters(MutationParameters):

@@ -238,6 +238,12 @@ _ROWS: Final = (
         "Build what is committed for a host, and switch the machine to it.",
     ),
     _mutation(
+        "RememberGeneration",
+        mutations.RememberGenerationParameters,
+        Policy.HOST_MANAGE,
+        "Tag the commit that another machine was switched to, as a switch of this one does.",
+    ),
+    _mutation(
         "CollectGarbage",
         mutations.CollectGarbageParameters,
         Policy.GARBAGE,

@@ -239,13 +239,9 @@ class Git:
         done = self._done("rev-parse", "--show-object-format")
         return 64 if done.stdout.strip() == b"sha256" else 40
 
-    def write_tag(self, name: str, commit: str, tagger: Person, when: int, message: str, *, keep: Sequence[int]) -> str:
-        """Write an annotated tag of a commit, and return its object; no ref names it yet."""
-        head = f"object {commit}\ntype commit\ntag {name}\ntagger {tagger.name} <{tagger.email}> {when} +0000\n\n"
-        done = self._git("mktag", stdin=(head + message).encode(), keep=keep)
-        if done.status:
-            raise self._failure("mktag", done)
-        return done.stdout.decode().strip()
+    def make_tag(self, name: str, commit: str, tagger: Person, when: int, message: str) -> str:
+        """Make an annotated tag of a commit, which can be read here at once; `pending` writes it, and no ref names it yet."""
+        return self.pending.tag(name, commit, tagger, when, message)
 
     def update_refs(self, updates: Iterable[RefUpdate], *, keep: Sequence[int]) -> bool:
         """Move refs together, or none of them; False when one was not where it should be, or is locked.

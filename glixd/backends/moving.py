@@ -2,7 +2,7 @@
 """The note that refs are about to move: by it the locks that a killed git of ours left are told from those of people.
 
 It says which refs besides the branch are meant, and what adopted files look like. For the branch it need not be durable: its
-name is enough. For deleted refs it is, since a disk may keep the locks that git made, and lose what the note says.
+name is enough. For other refs it is, since a disk may keep the locks that git made, and lose what the note says.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Moving:
         self._directory = directory
 
     def write(self, branch: str, expected: Mapping[str, str | None], deleted: Iterable[str] = ()) -> None:
-        """Note that the branch moves, or that these refs are deleted; and which of their locks somebody else has now."""
+        """Note that the branch moves, or that these refs are set or deleted; and which of their locks somebody else has now."""
         names = list(deleted)
         foreign = {str(lock): number for lock in self._ours(branch, names) if (number := _inode(lock))}
         note = {"expected": dict(expected), "deleted": names, "foreign": foreign}

@@ -134,6 +134,18 @@ class Pending:
         ]
         return self._add("commit", "\n".join(lines).encode(), width)
 
+    def tag(self, name: str, commit: str, tagger: Person, when: int, message: str) -> str:
+        """Make an annotated tag of a commit; the name of the object."""
+        lines = [
+            f"object {commit}",
+            "type commit",
+            f"tag {name}",
+            f"tagger {_identity(tagger)} {when} +0000",
+            "",
+            message,
+        ]
+        return self._add("tag", "\n".join(lines).encode(), len(commit))
+
     def settle(self) -> None:
         """Write what was made, durably; afterwards git has it. Raises OSError, and then it is as if nothing had been made."""
         made, self._made = self._made, {}

@@ -267,6 +267,19 @@ class Repository:
                 return True
             raise
 
+    def set_ref(self, held: Held, ref: str, oid: str) -> bool:
+        """Let a ref name an object that was made, durably; False where it is locked, and then it names what it named."""
+        with self.git.moving(keep=held.keep) as move:
+            with files.translating(self.root):
+                self._moving.write(self.branch, {}, [ref])
+                self.git.pending.settle()
+            done = move([RefUpdate(ref, oid, "")])
+        if done:
+            names = ref.split("/")
+            self._sync_refs("/".join(names[:count]) for count in range(len(names), 1, -1))  # git may have made folders
+        self._moving.clear()
+        return done
+
     def delete_refs(self, held: Held, refs: Mapping[str, str]) -> bool:
         """Delete refs that name these objects; False when one does not, or is locked, and then all are still there."""
         with files.translating(self.root):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from glixd import api
-from glixd.errors import Failed
+from glixd.errors import Failed, NotFound
 from glixd.log import get_logger
 from glixd.protocol import ErrorCode, State
 
@@ -51,6 +51,16 @@ MIGRATIONS: Final = (
 
 
 _UID: Final = "json_extract(record, '$.uid')"
+
+
+def unknown_transaction(identifier: str) -> NotFound:
+    """No transaction has that id."""
+    return NotFound(
+        f"There is no transaction {identifier}.",
+        code=ErrorCode.UNKNOWN_TRANSACTION,
+        hint="See: glixctl transaction list",
+        details={"transaction": identifier},
+    )
 
 
 class Database:

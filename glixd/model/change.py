@@ -235,6 +235,19 @@ class Rebuild:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Tag the commit that another machine was switched to; it changes no file of the repository."""
+
+    host: str
+    generation: int
+    commit: str
+    path: str
+    """The system in the store."""
+    transaction: str
+    """The one that built it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Restore:
     """Go back to a generation: its manifest and its lock as one commit, and the system that was built then."""
 
@@ -251,6 +264,8 @@ class Restore:
 Planned = Add | Remove | Switch | Change | Move | SetHost | Regenerate | Update | Adopt | Batch
 """Requests whose plan follows from the manifests alone."""
 Request = Planned | Init | RemoveHost | RenameHost | Rollback | Restore | Push
+Aside = Collect | Rebuild | Remember
+"""Requests that make no commit."""
 
 
 # -- what is there, and what becomes of it -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ from glixd.backends.repository import Repository
 from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.backends.state import Database
 from glixd.errors import NotFound, Refused
+from glixd.model.change import Remember
 from glixd.model.generations import Built, Generation
 from glixd.protocol import ErrorCode
 from glixd.rebuilding.rebuilder import PENDING
@@ -88,6 +89,19 @@ class Generations:
             commits=self._between(self.commit(older, paths[0]), self.commit(newer, paths[1]), host),
             change=self._systems.change(*paths),
         )
+
+    def check(self, built: Remember) -> None:
+        """See that the commit is there, and that this machine, where it is the one that was switched, has that system."""
+        if built.host == self._machine and self._profile.path(built.generation) != built.path:
+            raise Refused(
+                f"Generation {built.generation} of {built.host}, which is this machine, is another system than {built.path}.",
+                hint="See what it is: glixctl generations",
+            )
+        if not (self._repository.exists and self._repository.git.read(built.commit)):
+            raise Refused(
+                f"The repository does not have the commit {built.commit[:7]} any more, from which {built.host} was built.",
+                details={"commit": built.commit},
+            )
 
     def commit(self, number: int, path: str) -> str | None:
         """What a generation was built from: as its tag says, or else the system itself; None where no commit is known."""

@@ -24,8 +24,9 @@ from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.culprit import Culprits, blamed
 from glixd.errors import Failed, GlixError, Refused
 from glixd.log import get_logger
-from glixd.model.change import Rebuild
+from glixd.model.change import Rebuild, Remember
 from glixd.model.generations import Built as BuiltGeneration
+from glixd.model.generations import tag_of
 from glixd.protocol import ErrorCode
 from glixd.rebuilding import activation
 from glixd.rebuilding.activation import Activation, Went
@@ -190,6 +191,17 @@ class Rebuilder:
         now = self._clock()
         when = datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._tags.write(BuiltGeneration(host, number, commit, path, transaction, when), int(now))
+
+    def tag(self, request: Remember, *, dry_run: bool) -> Result:
+        """Write the tag of another machine's generation, where it does not say so already."""
+        host, number, commit, path = request.host, request.generation, request.commit, request.path
+        known = self._tags.of(host, number)
+        changed = known is None or (known.commit, known.path, known.transaction) != (commit, path, request.transaction)
+        if changed and not dry_run:
+            self.remember(host, number, path, commit, request.transaction)
+        name = tag_of(host, number).removeprefix("refs/tags/")
+        said = f"tagged {commit[:7]} as {name}, with {path}" if changed else f"nothing to do: {name} says so already"
+        return Result(api.Outcome(summary=said, changed=changed))
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from glixd.backends.git import RefUpdate
 from glixd.backends.objects import Person
 from glixd.backends.repository import Repository
 from glixd.errors import Failed
@@ -39,9 +38,8 @@ class Tags:
 
     def write(self, built: Built, when: int) -> None:
         """Remember a generation; one of the same number, of a profile that was begun anew, is replaced."""
-        git = self._repository.git
-        with self._repository.locked() as held, git.moving(keep=held.keep) as move:
-            name = built.ref.removeprefix("refs/tags/")
-            tag = git.write_tag(name, built.commit, TAGGER, when, built.message, keep=held.keep)
-            if not move([RefUpdate(built.ref, tag, "")]):
+        name = built.ref.removeprefix("refs/tags/")
+        with self._repository.locked() as held:
+            tag = self._repository.git.make_tag(name, built.commit, TAGGER, when, built.message)
+            if not self._repository.set_ref(held, built.ref, tag):
                 raise Failed(f"The tag {name} could not be written.", code=ErrorCode.READ_ONLY)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from glixd import api
 from glixd.api import Policy
+from glixd.backends.state import unknown_transaction
 from glixd.errors import Failed, Refused, invalid
 from glixd.model.change import Rebuild, Restore
 from glixd.policy import Target
 from glixd.protocol import ErrorCode
+from glixd.rebuilding.elsewhere import built_by
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part, Prepared, digest_of
 from glixd.undo import undoable
@@ -47,6 +49,20 @@ def _home(row: api.Operation, asked: api.RebuildParameters, host: str, context: 
     return Prepared(
         request, (Part(Policy.BUILD, (Target(context.snapshot.commit, action),)),), digest_of(row.name, request)
     )
+
+
+def remember(tools: Tools, row: api.Operation, asked: api.RememberGenerationParameters) -> Prepared:
+    """Take from the record of a transaction what it built: the caller knows only which generation that became."""
+    if asked.apply:
+        raise invalid("apply", "the machine is switched already")
+    record = tools.database.load(asked.build)
+    if record is None:
+        raise unknown_transaction(asked.build)
+    request = built_by(record, asked.generation)
+    if asked.host not in (None, request.host):
+        raise invalid("host", f"transaction {record.id} built {request.host}")
+    tools.generations.check(request)
+    return Prepared(request, (Part(row.policy, keys=("generation",)),), digest_of(row.name, request))
 
 
 def restore(tools: Tools, row: api.Operation, asked: api.RollbackParameters, context: Context) -> Made:

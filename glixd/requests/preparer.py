@@ -34,6 +34,8 @@ class Preparer:
             return repository.collect(tools, row, parameters)
         if isinstance(parameters, api.RebuildParameters):
             return machine.rebuild(tools, row, parameters, self._context(caller, cancellation))
+        if isinstance(parameters, api.RememberGenerationParameters):
+            return machine.remember(tools, row, parameters)
         if isinstance(parameters, api.InitParameters):
             request, parts = hosts.init(tools, parameters, caller)
         else:

@@ -13,6 +13,7 @@ from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import Snapshot, unknown_host
+from glixd.backends.state import Database
 from glixd.errors import InvalidRequest, Refused
 from glixd.locking import Locker
 from glixd.model.change import ALL_HOSTS, Request
@@ -45,6 +46,7 @@ class Tools:
     nix: Nix
     facts: Facts
     locker: Locker
+    database: Database
     generations: Generations
     profile: Profile
     default_host: str

@@ -12,7 +12,7 @@ from glixd import api, hashes, policy
 from glixd.api import Caller, Policy, Scope
 from glixd.backends.process import Cancellation
 from glixd.backends.snapshot import Snapshot
-from glixd.model.change import Base, Collect, Rebuild, Request
+from glixd.model.change import Aside, Base, Request
 from glixd.policy import Target
 from glixd.values import dataclass
 
@@ -34,7 +34,7 @@ class Part:
 class Prepared:
     """A request that can be authorised and carried out as it is."""
 
-    request: Request | Collect | Rebuild
+    request: Request | Aside
     parts: tuple[Part, ...]
     digest: str
 
@@ -92,7 +92,7 @@ def _is_trusted(part: Part) -> bool:
             return False
 
 
-def digest_of(operation: str, request: Request | Collect | Rebuild) -> str:
+def digest_of(operation: str, request: Request | Aside) -> str:
     """sha256 over the canonical JSON (RFC 8785) of a resolved request."""
     return hashes.sha256(rfc8785.dumps({"operation": operation, "request": _plain(request)}))
 

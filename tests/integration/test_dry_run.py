@@ -120,6 +120,7 @@ def test_every_mutation_has_a_case_here() -> None:
     mutations -= {
         "CollectGarbage",
         "Rebuild",
+        "RememberGeneration",
     }  # which make no commit, and have dry runs of their own in tests of theirs
     assert set(CASES) == mutations, "try each mutation, in the cases above"
 
@@ -149,6 +150,25 @@ def test_dry_run_changes_nothing_and_the_real_run_does_what_it_said(
     assert done["outcome"]["diff"]
     patched = _patched(stocked, head, dry["outcome"]["diff"], tmp_path / "patched")
     assert patched == _tree(stocked, "HEAD", tmp_path / "new")
+
+
+def test_dry_run_of_a_tag_says_what_is_tagged_and_tags_nothing(stocked: Site, daemon: RunningDaemon) -> None:
+    built = daemon.done("Rebuild", host="pi", action="dry-build")
+    asked = {"build": built["id"], "generation": 7}
+    trace, path = stocked.trace(), built["outcome"]["rebuild"]["output"]
+    dry = daemon.done("RememberGeneration", **asked, dry_run=True)
+    assert stocked.trace() == trace
+    assert dry["outcome"]["summary"].endswith(f" as glix/gen/pi/7, with {path}")
+
+    done = daemon.done("RememberGeneration", **asked)
+    assert (done["outcome"], done["digest"], done["host"]) == (dry["outcome"], dry["digest"], "pi")
+    assert stocked.git("rev-parse", "glix/gen/pi/7^{commit}") == built["outcome"]["rebuild"]["commit"]
+    tag = stocked.git("cat-file", "tag", "glix/gen/pi/7")
+    assert f"Glix-Store-Path: {path}\n" in tag
+    assert f"Glix-Transaction: {built['id']}" in tag
+    trace = stocked.trace()
+    assert not daemon.done("RememberGeneration", **asked)["outcome"]["changed"]
+    assert stocked.trace() == trace
 
 
 def test_dry_run_of_the_first_init_makes_nothing(bare_site: Site, sources: Sources, tmp_path: Path) -> None:

@@ -101,6 +101,45 @@ def test_both_are_switched_each_to_its_own_and_json_says_the_same(site: Site, la
         assert f"-nixos-system-{host}-" in row["path"]
 
 
+def test_a_generation_of_another_machine_is_tagged_and_listed_as_one_of_this_is(site: Site, lan: Network) -> None:
+    pi = lan.start("pi")
+    row = documents(glixctl(site, lan, "rebuild", *PI, "--json"))["pi"]
+    [listed] = json.loads(glixctl(site, lan, "generations", "--host", "pi", "--json").stdout)["generations"]
+    assert listed["number"] == row["generation"] == 1
+    assert listed["path"] == row["path"] == pi.running
+    assert listed["commit"] == row["commit"] == site.git("rev-parse", "glix/gen/pi/1^{commit}")
+    assert listed["transaction"] == row["transaction"]
+    assert site.git("cat-file", "-t", "glix/gen/pi/1") == "tag"
+
+
+def test_what_did_not_become_a_generation_gets_no_tag(site: Site, lan: Network, daemon: RunningDaemon) -> None:
+    pi = lan.start("pi")
+    switched(site, lan, pi)
+    configure(site, daemon, 'system.extraActivation = "false";')
+    for words in (("switch", "--rollback-on-failure"), ("test",), ("dry-activate",), ("switch", "--dry-run")):
+        glixctl(site, lan, "rebuild", *words, *PI)
+    assert site.git("tag", "--list", "glix/gen/*") == "glix/gen/pi/1"
+
+
+def test_only_what_was_built_for_another_machine_is_tagged(site: Site, daemon: RunningDaemon) -> None:
+    added = daemon.done("Add", refs=["hello"], evaluate=False)["id"]
+    here = daemon.done("Rebuild", host="laptop", action="build")["id"]
+    for transaction, name in ((added, "Conflict"), (here, "UnknownGeneration"), ("0" * 26, "UnknownTransaction")):
+        error = daemon.failed("RememberGeneration", build=transaction, generation=1)
+        assert error["name"] == name, error
+    assert site.git("tag", "--list") == ""
+
+
+def test_that_no_tag_could_be_written_is_a_warning(site: Site, lan: Network) -> None:
+    pi = lan.start("pi")
+    (site.repository / ".git/refs/tags").mkdir(exist_ok=True)
+    (site.repository / ".git/refs/tags/glix").write_text(f"{site.git('rev-parse', 'HEAD')}\n")
+    done = glixctl(site, lan, "rebuild", *PI)
+    assert done.returncode == Exit.DONE
+    assert "warning: pi: generation 1 has no tag in the repository: " in done.stderr
+    assert pi.running == pi.boots != ""
+
+
 @pytest.mark.parametrize("parallel", [1, 2])
 def test_machines_are_switched_at_once_and_no_more_than_is_allowed(
     site: Site, lan: Network, daemon: RunningDaemon, tmp_path: Path, parallel: int

@@ -30,6 +30,7 @@ PRINCIPALS: Final = ("root", "wanda", "alice", "bob", "nobody")
 TRANSPORTS: Final = ("socket", "bus")
 
 OF_ROOT, OF_ALICE, BUNDLE = "<transaction of root>", "<transaction of alice>", "<bundle of a commit>"
+BUILT: Final = "<build of another host>"
 _TRANSACTION_FOLDER: Final = TRANSACTION_PATH
 
 
@@ -140,6 +141,7 @@ ROWS: Final = (
     ),
     _dry("", "CollectGarbage", keep=3),
     _dry("", "Regenerate"),
+    _dry("", "RememberGeneration", build=BUILT, generation=1),
     _dry("only builds", "Rebuild", action="dry-build"),
     Row(
         "Rebuild without what is broken",
@@ -241,11 +243,13 @@ def _prepare(at: System) -> dict[str, str]:
         ):
             ended = root.run(method, **parameters)
             assert ended["state"] == "succeeded", ended
+        built = root.run("Rebuild", host="spare", action="dry-build")
+        assert built["state"] == "succeeded", built
     [mine] = at.ask("alice", "socket", [("Add", {"refs": ["tmux"], "user": "alice"})])
     assert mine["state"] == "succeeded", mine
     edited = at.repository / "hosts" / "laptop" / "default.nix"
     edited.write_text(edited.read_text() + "# an edit by hand\n")
-    return {OF_ROOT: ended["id"], OF_ALICE: mine["transaction"], BUNDLE: _bundle(at)}
+    return {OF_ROOT: ended["id"], OF_ALICE: mine["transaction"], BUILT: built["id"], BUNDLE: _bundle(at)}
 
 
 def _bundle(at: System) -> str:

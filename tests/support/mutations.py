@@ -14,6 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from glixd import api
+from glixd.backends.state import Database
+from glixd.protocol import State
+from glixd.queue import now
 from tests.support.daemon import HOST, RpcClient
 from tests.support.hermetic import HermeticNix, commit_all, git, make_git_flake, write_files
 from tests.support.inprocess import World
@@ -41,6 +45,8 @@ STAGED: Final = ("notes/staged.txt", "notes/new-and-staged.txt")
 GENERATIONS: Final = (1, 2)
 UPLOAD: Final = "0" * 32
 """The name of what a client of this uid has brought."""
+BUILT: Final = "0" * 26
+"""The transaction that built the system of another machine."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,9 @@ def mutations(sources: Sources) -> dict[str, Mutation]:
         ),
         "regenerate": Mutation("Regenerate", {}, _edit_flake),
         "build": Mutation("Rebuild", {"action": "build"}),
+        "remember a generation": Mutation(
+            "RememberGeneration", {"build": BUILT, "generation": GENERATIONS[0]}, _built_elsewhere
+        ),
         "collect garbage": Mutation("CollectGarbage", {}, _old_tags),
     }
 
@@ -141,6 +150,28 @@ def _old_tags(world: World) -> None:
     profiles.mkdir(parents=True, exist_ok=True)
     (profiles / "system-2-link").symlink_to("/nowhere")
     (profiles / "system").symlink_to("system-2-link")
+
+
+def _built_elsewhere(world: World) -> None:
+    """The record of a build for the other machine, which was switched meanwhile."""
+    commit, path = git(world.repository, "rev-parse", "HEAD"), f"/nix/store/{'0' * 32}-nixos-system-pi"
+    rebuilt = api.Rebuilt(action=api.Action.BUILD, host="pi", commit=commit, activated=False, path=path)
+    record = api.Transaction(
+        id=BUILT,
+        operation="Rebuild",
+        host="pi",
+        state=State.SUCCEEDED,
+        uid=os.getuid(),
+        login="alice",
+        created=now(),
+        finished=now(),
+        dry_run=False,
+        action=api.Action.BUILD,
+        outcome=api.Outcome(summary="built pi", changed=True, rebuild=rebuilt),
+    )
+    database = Database(world.state / "state.db")
+    database.save(record)
+    database.close()
 
 
 def environment_of(nix: HermeticNix) -> dict[str, str]:

@@ -28,6 +28,8 @@ from tests.support.inprocess import SAFE, World, serve
 
 HEARD: Final = "heard"
 """The folder of a world that is made when a client has heard how its change ended, where that moment matters."""
+NAMED: Final = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end)"
+"""What a tag names in the end: the object of an annotated one says when it was made."""
 TOLD: Final = ("id", "state", "commit", "error", "warnings")
 
 
@@ -38,7 +40,7 @@ class Facts:
     commits: tuple[tuple[str, str], ...]
     """Each commit of HEAD with its tree, the oldest first."""
     refs: str
-    """Every ref of people's but the branch, and what HEAD is."""
+    """Every tag with the commit that it names, and what HEAD is."""
     status: str
     work: Mapping[str, str]
     """Mode and digest of each file of the work tree."""
@@ -51,7 +53,7 @@ class Facts:
         log = git(root, "log", "--reverse", "--format=%H %T").splitlines()
         return cls(
             tuple((line[:40], line[41:]) for line in log),
-            git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/tags")
+            git(root, "for-each-ref", f"--format=%(refname) {NAMED}", "refs/tags")
             + (root / ".git" / "HEAD").read_text(),
             git(root, "--no-optional-locks", "status", "--porcelain", "--untracked-files=all"),
             digests(root),

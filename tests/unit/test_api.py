@@ -76,6 +76,8 @@ FITTING: dict[str, object] = {
     "to": "server",
     "upload": "0" * 32,
     "data": "QQ==",
+    "generation": 1,
+    "build": "0" * 26,
     "query": "web browser",
     "url": "https://registry.example/registry.json",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -126,6 +127,24 @@ def test_authors_are_told_as_git_tells_them(git: Git, root: Path) -> None:
     git.pending.settle()
     shown = hermetic.git(root, "show", "--no-patch", "--format=%an|%ae|%cn|%ce|%B", oid)
     assert shown == "A bauthor Evil|a@b|glixd|glixd@localhost|Söme\n\nName: värdi"
+    hermetic.git(root, "fsck", "--strict")
+
+
+def test_a_tag_is_the_one_that_git_makes_of_the_same_words(git: Git, root: Path) -> None:
+    commit = make(git, None, {"file": b"x"})
+    tag = git.make_tag("gen/1", commit, DAEMON, 1700000000, "Generation 1 of pi\n\nGlix-Time: now\n")
+    git.pending.settle()
+    hermetic.git(root, "update-ref", "refs/tags/gen/1", tag)
+    told = hermetic.git(root, "cat-file", "tag", tag)
+    made = subprocess.run(
+        ["git", "-C", os.fspath(root), "mktag", "--strict"],
+        input=f"{told}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert made.stdout.strip() == tag
+    assert hermetic.git(root, "rev-parse", "gen/1^{commit}") == commit
     hermetic.git(root, "fsck", "--strict")
 
 
