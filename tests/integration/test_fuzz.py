@@ -108,13 +108,15 @@ def world(tmp_path_factory: pytest.TempPathFactory, sources: Sources) -> Iterato
         site.extra["DBUS_SESSION_BUS_ADDRESS"] = address
         with RunningDaemon(site, bus=address) as daemon:
             daemon.done("Add", refs=["firefox", "ripgrep"])
+            daemon.done("Init", host="pi", user="bob", system="x86_64-linux")
+            built = daemon.done("Rebuild", host="pi", action="dry-build")
             ended = daemon.done("Disable", names=["ripgrep"])
             daemon.health()
-            yield World(site, daemon, address, _words(site, ended), daemon.call("rpc.discover"))
+            yield World(site, daemon, address, _words(site, ended, built), daemon.call("rpc.discover"))
     nix.remove()
 
 
-def _words(site: Site, ended: dict[str, Any]) -> dict[str, list[str]]:
+def _words(site: Site, ended: dict[str, Any], built: dict[str, Any]) -> dict[str, list[str]]:
     """What means something here, by the name of the parameter."""
     commits = site.git("log", "--format=%H").split()
     names = ["firefox", "ripgrep", "hello", "fd", "no-such-package", "7zip"]
@@ -133,6 +135,7 @@ def _words(site: Site, ended: dict[str, Any]) -> dict[str, list[str]]:
         ],
         "user": ["alice", "bob", "root", "Alice"],
         "transaction": [ended["id"], "0" * 26, "0" * 25],
+        "build": [built["id"], ended["id"], "0" * 26],
         "commit": [*commits, commits[0][:7], "0" * 40],
         "before": [commits[0][:7], "f" * 40],
         "to_commit": [*commits, "abcd"],
