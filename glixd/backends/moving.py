@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The note that refs are about to move: by it the locks that a killed git of ours left are told from those of people.
 
-It says which refs besides the branch are meant, and what adopted files look like. For the branch it need not be durable: its
-name is enough. For other refs it is, since a disk may keep the locks that git made, and lose what the note says.
+It says which refs besides the branch are meant, and what adopted files look like. For the branch alone it need not be durable:
+its name is enough. Else it is, since a disk may keep the locks that git made, or the commit with an edit in it, and lose what
+the note says: then a lock would stay, and the adopted edit would be taken for a later one that conflicts with the change.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Moving:
         names = list(deleted)
         foreign = {str(lock): number for lock in self._ours(branch, names) if (number := _inode(lock))}
         note = {"expected": dict(expected), "deleted": names, "foreign": foreign}
-        if names:
+        if names or expected:
             files.write_durably(self._note, json.dumps(note).encode())
             files.sync_folder(self._note.parent)
         else:
