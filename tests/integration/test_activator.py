@@ -122,6 +122,13 @@ def raw(at: Programs, data: bytes) -> Any:
         return json.loads(_read(connection))
 
 
+def open_to_all(folder: Path) -> None:
+    """Let every user come as far as a folder of the test."""
+    while folder.stat().st_mode & 0o055 != 0o055:
+        folder.chmod(0o755)
+        folder = folder.parent
+
+
 def wait_until(holds: Callable[[], bool]) -> None:
     """Wait for something that nothing announces."""
     deadline = time.monotonic() + PATIENCE
@@ -462,8 +469,7 @@ def test_a_hostile_daemon_does_not_become_root(systems: Systems, tmp_path: Path)
     repository = tmp_path / "repository"
     subprocess.run(["cp", "-a", os.fspath(systems.repository), os.fspath(repository)], check=True)
     subprocess.run(["chown", "-R", f"{daemon}:{daemon}", os.fspath(repository)], check=True)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     git_config = repository / ".git" / "config"
     git_config.write_text(git_config.read_text() + f"[core]\n\tfsmonitor = touch {tmp_path}/root/ran\n")
     with programs(
@@ -560,8 +566,7 @@ def test_a_note_of_the_daemon_s_own_is_none_of_the_evaluator(systems: Systems, t
     repository = tmp_path / "repository"
     subprocess.run(["cp", "-a", os.fspath(systems.repository), os.fspath(repository)], check=True)
     subprocess.run(["chown", "-R", f"{daemon}:{daemon}", os.fspath(repository)], check=True)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     forged.mkdir()
     note = forged / f"{head}-host-{HOST}"
     note.write_text(systems.paths["main"])

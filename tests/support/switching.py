@@ -71,6 +71,6 @@ class Machine:
 @contextmanager
 def switchable(site: Site) -> Iterator[Machine]:
     """Let daemons of the site switch a machine; they have to be started after this."""
-    with programs(site.root / "machine", site.repository, site.nix.environment()) as made:
+    with programs(site.root / "machine", site.repository, {**site.nix.environment(), **site.extra}) as made:
         site.extra.update(made.settings())
         yield Machine(site, made)
