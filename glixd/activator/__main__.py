@@ -23,6 +23,8 @@ from typing import Any, Final
 from glixd.activator import authority, system
 from glixd.activator.order import LIMIT, Order, Refused, parse
 
+ORDER_TIMEOUT: Final = 600.0
+"""Seconds that an order may take to come: the daemon connects while it builds, so that this program is loaded by then."""
 SETTINGS: Final = Path("/etc/glixd/config.toml")
 _USUAL: Final = """repository=/var/lib/glixd/repo results=/var/lib/glixd-activate wishes=/run/glixd-activate peer=glixd branch=main
 store=/nix/store built=/var/lib/glixd-eval/built profile=/nix/var/nix/profiles/system current=/run/current-system"""
@@ -31,9 +33,7 @@ store=/nix/store built=/var/lib/glixd-eval/built profile=/nix/var/nix/profiles/s
 def main() -> None:
     """Serve the connection on standard input."""
     with socket.socket(fileno=os.dup(0)) as connection, suppress(TimeoutError):
-        connection.settimeout(
-            600.0
-        )  # the daemon connects when it begins to build, and this program is loaded meanwhile
+        connection.settimeout(ORDER_TIMEOUT)
         if not (line := connection.makefile("rb").readline(LIMIT + 1)):
             return
         config = _config()
