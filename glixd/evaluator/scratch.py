@@ -31,10 +31,8 @@ def scratch(parent: Path) -> Iterator[Path]:
     """A folder of one's own below `parent`."""
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_left(parent)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    folder, descriptor = _own_folder(parent)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -85,6 +83,18 @@ def exactly(read: Read, size: int) -> Iterator[bytes]:
             raise EOFError
         yield part
         size -= len(part)
+
+
+def _own_folder(parent: Path) -> tuple[Path, int]:
+    """A new folder and the lock on it; another one, where a neighbour took it for left behind before it was locked."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # whoever removes it holds the lock until it is gone
+            if os.fstat(descriptor).st_nlink:
+                return folder, descriptor
+            os.close(descriptor)
 
 
 def _remove_left(parent: Path) -> None:
