@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -21,6 +22,9 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("GLIX_HYPOTHESIS", "same"))
 """Two runs in a row say the same, however busy the machine is; GLIX_HYPOTHESIS=explore looks for what nobody saw yet."""
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell lets what it starts in the background ignore interruptions, and so would every program that a test interrupts."""
 
 _FOREIGN = ("GIT_", "NIX_", "XDG_", "DBUS_", "GLIX_", "LC_", "PYTEST_ADDOPTS")
 """Prefixes of variables that would let the caller's session shine through."""
