@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where sweeps are carried: a folder in memory, a template of each case, and a worker process for each core."""
+"""Where sweeps are carried: a folder in memory, a template of each case, and worker processes for all cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pkgutil
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import pytest
+from pydantic import BaseModel
 
 import glixd
-from glixd import api
+from glixd import log
 from tests.support.blackout import moments, problems_after
 from tests.support.daemon import RpcClient
 from tests.support.faults import ABLE, FAULTS, Call, Fault, undisturbed
@@ -32,7 +33,8 @@ from tests.support.repositories import Sources
 from tests.support.sweep import Case, Reference, problems, reference
 
 Answer = TypeVar("Answer")
-WORKERS: Final = len(os.sched_getaffinity(0))
+WORKERS: Final = 2 * len(os.sched_getaffinity(0))
+"""More than one for each core: a daemon that finds a lock waits for two seconds, in which its core would be idle."""
 FULL: Final = os.environ.get("GLIX_FULL_SWEEP") == "1"
 """Whether every point is tried, and not a part of them."""
 MARKS: Final = [
@@ -153,10 +155,18 @@ def _warm() -> None:
     for module in pkgutil.walk_packages(glixd.__path__, "glixd."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for operation in api.OPERATIONS.values():
-        operation.parameters.model_rebuild()
+    for model in _models(BaseModel):
+        model.model_rebuild()
+    importlib.import_module("tomlkit")
+    log.configure("info")
     gc.collect()
     gc.freeze()
+
+
+def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
 
 
 def _arrange(name: str, mutation: Mutation, world: World, place: Path, variant: str) -> Case:
