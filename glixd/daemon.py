@@ -25,7 +25,7 @@ from glixd.backends import memory
 from glixd.backends.activator import ActivatorDoor
 from glixd.backends.bell import Bell
 from glixd.backends.bundles import Bundles, Uploads
-from glixd.backends.evaluator import Evaluator, EvaluatorProgram, OwnEvaluator, child_opener, socket_opener
+from glixd.backends.evaluator import ChildEvaluators, Evaluator, EvaluatorProgram, EvaluatorSocket, OwnEvaluator
 from glixd.backends.index import Indexes
 from glixd.backends.logs import Logs
 from glixd.backends.nix import Nix
@@ -274,9 +274,9 @@ class Daemon:
             case "own":
                 return OwnEvaluator(processes, repository.root, settings.state)
             case "child":
-                return EvaluatorProgram(child_opener(processes, settings.state / "evaluator"), repository.git)
+                return EvaluatorProgram(ChildEvaluators(processes, settings.state / "evaluator"), repository.git)
             case path:
-                return EvaluatorProgram(socket_opener(Path(path)), repository.git)
+                return EvaluatorProgram(EvaluatorSocket(Path(path)), repository.git)
 
     def _recover(self, engine: Engine, parts: Parts) -> None:
         """Finish what an earlier daemon left; a repository that can't be written now is still read."""

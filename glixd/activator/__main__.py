@@ -24,7 +24,7 @@ from glixd.activator import authority, system
 from glixd.activator.order import LIMIT, Order, Refused, parse
 
 ORDER_TIMEOUT: Final = 600.0
-"""Seconds that an order may take to come: the daemon connects while it builds, so that this program is loaded by then."""
+"""Seconds that an order may take to come: the daemon connects before it has one, so that this program is ready by then."""
 SETTINGS: Final = Path("/etc/glixd/config.toml")
 _USUAL: Final = """repository=/var/lib/glixd/repo results=/var/lib/glixd-activate wishes=/run/glixd-activate peer=glixd branch=main
 store=/nix/store built=/var/lib/glixd-eval/built profile=/nix/var/nix/profiles/system current=/run/current-system"""
@@ -34,9 +34,9 @@ def main() -> None:
     """Serve the connection on standard input."""
     with socket.socket(fileno=os.dup(0)) as connection, suppress(TimeoutError):
         connection.settimeout(ORDER_TIMEOUT)
+        config = _config()
         if not (line := connection.makefile("rb").readline(LIMIT + 1)):
             return
-        config = _config()
         connection.settimeout(30.0)
         try:
             peer = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
@@ -118,7 +118,9 @@ def _write(path: Path, value: dict[str, Any], config: argparse.Namespace) -> dic
         _let_read(file.fileno(), config)
         os.fsync(file.fileno())
     path.with_suffix(".new").replace(path)
-    system.sync(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
     return value
 
 

@@ -32,9 +32,9 @@ def check(order: Order, config: Namespace) -> None:
         if os.path.realpath(f"{config.profile}-{order.generation}-link") != order.path:  # what it names is valid
             raise Refused(f"the path is not that of generation {order.generation}", "Conflict")
     else:
-        with Popen(["nix-store", "--check-validity", order.path], stdin=DEVNULL, stderr=DEVNULL) as child:
-            newest = git(config, "rev-parse", "--verify", f"refs/heads/{config.branch}").decode().strip()
-        if child.returncode:
+        newest = git(config, "rev-parse", "--verify", f"refs/heads/{config.branch}").decode().strip()
+        sets = order.action in ("switch", "boot")  # which nix-env does with a valid path alone
+        if not sets and _run("nix-store", "--check-validity", order.path).returncode:
             raise Refused("the store has no such path", "InvalidArgument")
         if newest != order.commit:
             raise Refused("the commit is not that of the branch", "Conflict")
@@ -71,7 +71,7 @@ def compare(order: Order, config: Namespace) -> None:
 
 def activate(order: Order, config: Namespace, say: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Set the profile, and switch in a unit of its own; raises Refused when the profile can't be set."""
-    sync(config.store)  # nix does not wait until a path is on the disk
+    _run("sync", "-f", os.fspath(config.store))  # nix does not wait until a path is on the disk
     generation = None
     if order.action in ("switch", "boot"):
         what = ("--set", order.path) if order.generation is None else ("--switch-generation", str(order.generation))
@@ -90,11 +90,6 @@ def activate(order: Order, config: Namespace, say: Callable[[dict[str, Any]], No
     status = _STATUS.get(child.returncode, "failed")
     failed = _failed() if status == "units-failed" else []
     return {"status": status, "failed_units": failed, "generation": generation, "tail": tail}
-
-
-def sync(path: Path) -> None:
-    """Wait until the file system of a path is on the disk."""
-    _run("sync", "-f", os.fspath(path))
 
 
 def current_generation(config: Namespace) -> int | None:

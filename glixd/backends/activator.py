@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import socket
-import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from glixd.backends.doorway import Doorway
 from glixd.backends.process import Cancellation
 from glixd.errors import Cancelled, Failed, GlixError, NotAllowed, Refused
 from glixd.protocol import ErrorCode
@@ -128,13 +125,16 @@ class Activator(Protocol):
     def knock(self) -> None:
         """Have the activator started, since there will probably be an order soon; harmless where there is none."""
 
-    def dismiss(self) -> None:
-        """Let go of an activator that waits for an order."""
+    def stay_ready(self) -> None:
+        """Have it started in a moment, since there may be another order soon."""
 
-    def activate(self, order: Order, on_line: OnLine, cancellation: Cancellation) -> Activated:
+    def activate(
+        self, order: Order, on_line: OnLine, cancellation: Cancellation, on_go: Callable[[], object] = lambda: None
+    ) -> Activated:
         """Activate a system; raises NotAllowed, Refused or Cancelled, and then nothing was changed.
 
-        From the moment the caller is known to be allowed the cancellation is sealed. `on_line` hears what is said.
+        From the moment the caller is known to be allowed the cancellation is sealed, and `on_go` is called. `on_line` hears
+        what is said.
         """
 
     def result(self, transaction: str) -> Activated | None:
@@ -145,39 +145,28 @@ class ActivatorDoor:
     """The activator behind its socket."""
 
     def __init__(self, path: Path, results: Path) -> None:
-        self._path = path
         self._results = results
-        self._ready: deque[tuple[float, socket.socket]] = deque()
-        """Connections on which nothing was said yet, and since when."""
+        self._doorway = Doorway(path, program="activator", unit="glixd-activate.socket", patience=READY)
 
     def knock(self) -> None:
-        """Connect, so that the activator is loaded while something else is done; any order may take the connection."""
-        with suppress(IndexError):
-            if time.monotonic() - self._ready[0][0] < READY:
-                return
-        self.dismiss()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.connect(os.fspath(self._path))
-        except OSError:  # whoever has an order hears of it
-            connection.close()
-        else:
-            self._ready.append((time.monotonic(), connection))
+        """Let the activator start; any order may take it."""
+        self._doorway.knock()
 
-    def dismiss(self) -> None:
-        """End the connections on which no order came."""
-        with suppress(IndexError):
-            while True:
-                self._ready.popleft()[1].close()
+    def stay_ready(self) -> None:
+        """Let it start in a moment."""
+        self._doorway.stay_ready()
 
-    def activate(self, order: Order, on_line: OnLine, cancellation: Cancellation) -> Activated:
+    def activate(
+        self, order: Order, on_line: OnLine, cancellation: Cancellation, on_go: Callable[[], object] = lambda: None
+    ) -> Activated:
         """Send the order, and hear what becomes of it."""
         line = order.line()
         cancellation.check()
-        with self._sent(line) as connection:
+        with self._doorway.connect() as connection:
             cancellation.follow(_Connection(connection))
             try:
-                answer = _listen(connection, on_line, cancellation)
+                connection.sendall(line)
+                answer = _listen(connection, on_line, cancellation, on_go)
             except OSError as error:
                 raise Failed(f"The activator does not answer: {error.strerror}.") from error
             finally:
@@ -186,28 +175,6 @@ class ActivatorDoor:
             cancellation.check()
             answer = self.result(order.transaction) or Activated(Status.INTERRUPTED)
         return answer
-
-    def _sent(self, line: bytes) -> socket.socket:
-        """A connection with an order on it: one that is ready, or a new one."""
-        with suppress(IndexError):
-            since, ready = self._ready.popleft()
-            with suppress(OSError):  # an activator that ended meanwhile
-                if time.monotonic() - since < READY:
-                    ready.sendall(line)
-                    return ready
-            ready.close()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.connect(os.fspath(self._path))
-            connection.sendall(line)
-        except OSError as error:
-            connection.close()
-            raise Failed(
-                f"The activator can't be reached at {self._path}: {error.strerror}.",
-                code=ErrorCode.UNSUPPORTED_HERE,
-                hint="See: systemctl status glixd-activate.socket",
-            ) from error
-        return connection
 
     def result(self, transaction: str) -> Activated | None:
         """Read the file that the activator wrote: one that says no more than that it began is of one that runs or died."""
@@ -249,7 +216,9 @@ class _Connection:
             return
 
 
-def _listen(connection: socket.socket, on_line: OnLine, cancellation: Cancellation) -> Activated | None:
+def _listen(
+    connection: socket.socket, on_line: OnLine, cancellation: Cancellation, on_go: Callable[[], object]
+) -> Activated | None:
     """The result that comes over a connection; None where it ends without one."""
     with connection.makefile("rb") as lines:
         for raw in lines:
@@ -260,6 +229,7 @@ def _listen(connection: socket.socket, on_line: OnLine, cancellation: Cancellati
                 case {"allowed": True}:
                     cancellation.seal()  # whoever cancelled before this is heard: the connection ends without the word
                     connection.sendall(GO)
+                    on_go()
                 case {"refused": {"code": str(code), "message": str(words)}}:
                     raise _refusal(code, words)
                 case {"result": value}:

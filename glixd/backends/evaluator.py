@@ -15,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from glixd.backends import files
+from glixd.backends.doorway import Doorway
 from glixd.backends.git import Git
 from glixd.backends.process import UNLIMITED, Cancellation, Completed, Processes
 from glixd.errors import Failed
@@ -31,6 +33,8 @@ from glixd.values import dataclass
 PREFIX: Final = "lock-"
 ADDRESS_SPACE: Final = 8
 """Bytes of address space for each byte of heap: stacks, libraries and the store's database are mapped too."""
+READY: Final = 300.0
+"""Seconds for which a connection without a job is good; the evaluator waits for twice as long."""
 END_TIMEOUT: Final = 15.0
 """Seconds that an evaluator which is told to stop may take to end what it started."""
 
@@ -60,6 +64,12 @@ class Evaluator(Protocol):
         cancellation: Cancellation | None = None,
     ) -> Completed:
         """Do a job to its end; `on_line` hears each line of a build. For a lock, the output is the new flake.lock."""
+
+    def prepare(self, commit: str) -> None:
+        """Get ready for a job on a commit that comes soon; harmless where none does."""
+
+    def stay_ready(self) -> None:
+        """Get ready for whatever job comes next, which may be soon."""
 
     def remove_left(self) -> None:
         """Remove what a daemon that was killed left; only while there is no other."""
@@ -98,6 +108,12 @@ class OwnEvaluator:
             on_line=on_line if job.streams else None,
         )
 
+    def prepare(self, commit: str) -> None:
+        """Nothing has to be started before nix."""
+
+    def stay_ready(self) -> None:
+        """Nothing waits."""
+
     def _root(self, name: str) -> str:
         """The link that keeps a build alive; raises NoSpace or ReadOnly where there is no place for it."""
         with files.translating(self._roots):
@@ -135,15 +151,28 @@ class OwnEvaluator:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-Opener = Callable[[], AbstractContextManager[socket.socket]]
+class Door(Protocol):
+    """The way to evaluators."""
+
+    def opened(self) -> AbstractContextManager[socket.socket]:
+        """A connection to one that waits for a job."""
+
+    def knock(self) -> None:
+        """Have one started."""
+
+    def stay_ready(self) -> None:
+        """Have one started in a moment."""
 
 
 class EvaluatorProgram:
     """Sends jobs to the evaluator, one connection for each."""
 
-    def __init__(self, opener: Opener, git: Git) -> None:
-        self._open = opener
+    def __init__(self, door: Door, git: Git) -> None:
+        self._door = door
         self._git = git
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="pack")
+        self._ahead: tuple[str, Future[bytes]] | None = None
+        """A commit for which a job comes soon, and its pack."""
 
     def run(
         self,
@@ -158,8 +187,8 @@ class EvaluatorProgram:
             cancellation.check()
         leaves = files or {}
         listed = [File(path, leaf.mode, len(leaf.data)) for path, leaf in leaves.items()]
-        with self._open() as connection:  # it starts while the pack is made
-            pack = b"" if job.kind is Kind.LOCK else self._git.pack(job.commit, cancellation=cancellation)
+        with self._door.opened() as connection:  # it starts while the pack is made
+            pack = b"" if job.kind is Kind.LOCK else self._pack(job.commit, cancellation)
             if cancellation:
                 cancellation.follow(_Connection(connection))
             try:
@@ -175,9 +204,26 @@ class EvaluatorProgram:
             finally:
                 if cancellation:
                     cancellation.follow(None)
+        if job.background:  # a change was made, and is maybe built next
+            self._door.stay_ready()
         if cancellation:
             cancellation.check()
         return _completed(answer)
+
+    def prepare(self, commit: str) -> None:
+        """Have an evaluator started, and make the pack for it."""
+        self._door.knock()
+        self._ahead = (commit, self._beside.submit(self._git.pack, commit))
+
+    def stay_ready(self) -> None:
+        """Have an evaluator started that waits for its job."""
+        self._door.stay_ready()
+
+    def _pack(self, commit: str, cancellation: Cancellation | None) -> bytes:
+        ahead, self._ahead = self._ahead, None
+        if ahead and ahead[0] == commit:
+            return ahead[1].result()
+        return self._git.pack(commit, cancellation=cancellation)
 
     def remove_left(self) -> None:
         """The evaluator cleans up behind itself."""
@@ -195,38 +241,43 @@ class _Connection:
             self._connection.shutdown(socket.SHUT_WR)
 
 
-def socket_opener(path: Path) -> Opener:
-    """Connections to the evaluator that systemd starts behind a socket."""
+class EvaluatorSocket:
+    """Evaluators that systemd starts behind a socket."""
 
-    @contextmanager
-    def connected() -> Iterator[socket.socket]:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            try:
-                connection.connect(os.fspath(path))
-            except OSError as error:
-                raise Failed(
-                    f"The evaluator can't be reached at {path}: {error.strerror}.",
-                    code=ErrorCode.UNSUPPORTED_HERE,
-                    hint="See: systemctl status glixd-eval.socket",
-                ) from error
-            yield connection
+    def __init__(self, path: Path) -> None:
+        self._doorway = Doorway(path, program="evaluator", unit="glixd-eval.socket", patience=READY)
 
-    return connected
+    def opened(self) -> AbstractContextManager[socket.socket]:
+        """One that waits, or a new one; raises Failed."""
+        return self._doorway.connect()
+
+    def knock(self) -> None:
+        """Have one started."""
+        self._doorway.knock()
+
+    def stay_ready(self) -> None:
+        """Have one started in a moment."""
+        self._doorway.stay_ready()
 
 
-def child_opener(
-    processes: Processes, state: Path, *, prefix: Sequence[str] = (), arguments: Sequence[str] = ()
-) -> Opener:
+class ChildEvaluators:
     """Evaluators that are children of ours; `prefix` are words such as setpriv's, which give them a uid of their own."""
-    argv = [*prefix, sys.executable, "-I", "-m", "glixd.evaluator", "--state", os.fspath(state), *arguments]
+
+    def __init__(
+        self, processes: Processes, state: Path, *, prefix: Sequence[str] = (), arguments: Sequence[str] = ()
+    ) -> None:
+        words = (sys.executable, "-I", "-m", "glixd.evaluator", "--state", os.fspath(state))
+        self._argv = [*prefix, *words, *arguments]
+        self._environment = processes.environment
 
     @contextmanager
-    def connected() -> Iterator[socket.socket]:
+    def opened(self) -> Iterator[socket.socket]:
+        """A new one, which is gone when its connection is."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with ours:
             with theirs:
                 child = subprocess.Popen(
-                    argv, stdin=theirs.fileno(), env=processes.environment, start_new_session=True, cwd="/"
+                    self._argv, stdin=theirs.fileno(), env=self._environment, start_new_session=True, cwd="/"
                 )
             try:
                 yield ours
@@ -238,7 +289,11 @@ def child_opener(
                     child.kill()
                     child.wait()
 
-    return connected
+    def knock(self) -> None:
+        """None waits: each is started for its job."""
+
+    def stay_ready(self) -> None:
+        """None waits."""
 
 
 def _hear(connection: socket.socket, on_line: OnLine | None) -> dict[str, Any]:

@@ -220,10 +220,11 @@ class Git:
 
         Enough for nix to count revisions and to build exactly this one; older trees stay at home.
         """
-        history = self._done("rev-list", commit).stdout
-        listed = self._done("rev-list", "--objects", "--no-object-names", "--no-walk", commit).stdout
+        listing = ("rev-list", "--objects", "--no-object-names", "--no-walk", commit)
+        with self._begun("rev-list", commit) as history, self._begun(*listing) as tree:
+            listed = history() + tree()
         words = ("pack-objects", "--stdout", "--quiet", "--delta-base-offset", "--threads=1")
-        done = self._git(*words, stdin=history + listed, cancellation=cancellation)
+        done = self._git(*words, stdin=listed, cancellation=cancellation)
         if done.status:
             raise self._failure("pack-objects", done)
         return done.stdout
@@ -391,6 +392,19 @@ class Git:
         if done.status:
             raise self._failure(words[0], done)
         return done
+
+    @contextmanager
+    def _begun(self, *words: str) -> Iterator[Callable[[], bytes]]:
+        """What git says to a question, while something else is done; raises Failed once it is wanted."""
+        with self._processes.begun(self._argv(*words), cwd=self.root, environment=ENVIRONMENT) as finish:
+
+            def answer() -> bytes:
+                done = finish(b"")
+                if done.status:
+                    raise self._failure(words[0], done)
+                return done.stdout
+
+            yield answer
 
     def _no_filters(self) -> dict[str, str]:
         """The environment in which the filters of the repository's own configuration are empty, and so never run.

@@ -202,6 +202,14 @@ class Nix:
         with _as_expected(done, "what the lock is"):
             return done.stdout.decode()
 
+    def prepare(self, commit: str) -> None:
+        """Get ready to build a commit."""
+        self._evaluator.prepare(commit)
+
+    def stay_ready(self) -> None:
+        """Get ready for whatever is evaluated or built next."""
+        self._evaluator.stay_ready()
+
     def remove_left(self) -> None:
         """Remove what a daemon that was killed left; only while there is no other."""
         self._evaluator.remove_left()

@@ -31,8 +31,10 @@ PASSED_ON: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 """What nix is given of the environment of the unit; nothing else."""
+WAIT_TIMEOUT: Final = 600.0
+"""Seconds that a job may take to come: the daemon connects before it has one, so that this program is loaded by then."""
 RECEIVE_TIMEOUT: Final = 60.0
-"""Seconds that a job may take to come."""
+"""Seconds that what belongs to a job may take."""
 _UCRED: Final = struct.Struct("3i")
 
 
@@ -90,10 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         client = Client(connection, Credentials(), arguments.state)
         try:
             _check_peer(connection, arguments.peer)
+            connection.settimeout(WAIT_TIMEOUT)
+            line = client.line()
             with scratch(arguments.state / "scratch") as folder:
                 credentials = read_credentials(_credentials_folder(), folder)
                 client = Client(connection, credentials, folder)
-                client.say(_serve(client, credentials, folder, arguments))
+                client.say(_serve(line, client, credentials, folder, arguments))
         except BadCredential as error:
             client.say({"refused": str(error)})
         except (ValueError, TypeError, RecursionError) as error:
@@ -103,9 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(client: Client, credentials: Credentials, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _serve(
+    line: bytes, client: Client, credentials: Credentials, folder: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
     client.connection.settimeout(RECEIVE_TIMEOUT)
-    job, files, pack = parse_request(client.line())
+    job, files, pack = parse_request(line)
     environment = _environment(arguments.state, folder)
     if job.kind is Kind.LOCK:
         place, work = "", folder / "flake"

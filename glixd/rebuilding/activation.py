@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from glixd import api
@@ -52,13 +53,15 @@ class Activation:
         if self._activator:
             self._activator.knock()
 
-    def dismiss(self) -> None:
-        """Let it go where no order came."""
+    def stay_ready(self) -> None:
+        """Let it start in a moment, for the way back from what was just activated."""
         if self._activator:
-            self._activator.dismiss()
+            self._activator.stay_ready()
 
-    def activate(self, order: Order, tell: Tell, cancellation: Cancellation) -> Went:
-        """Carry an order out; once it is allowed, the cancellation is sealed. Raises what forbids it."""
+    def activate(
+        self, order: Order, tell: Tell, cancellation: Cancellation, on_go: Callable[[], object] = lambda: None
+    ) -> Went:
+        """Carry an order out; once it is allowed, the cancellation is sealed, and `on_go` is called. Raises what forbids it."""
         if self._activator is None:
             raise Failed("This daemon has no activator.", code=ErrorCode.UNSUPPORTED_HERE)
         began, lines = time.monotonic(), list[str]()
@@ -67,7 +70,7 @@ class Activation:
             lines.append(line)
             tell(News(Progress(Phase.ACTIVATING, elapsed=time.monotonic() - began), (line,)))
 
-        activated = self._activator.activate(order, hear, cancellation)
+        activated = self._activator.activate(order, hear, cancellation, on_go)
         if cancellation.abandoned:
             raise Abandoned
         return Went(activated, tuple(lines) or activated.tail)

@@ -49,6 +49,12 @@ Tell = Callable[[News], None]
 class Builder(Protocol):
     """Whoever runs nix to build."""
 
+    def prepare(self, commit: str) -> None:
+        """Get ready to build a commit."""
+
+    def stay_ready(self) -> None:
+        """Get ready for whatever is built next."""
+
     def build(
         self,
         commit: str,

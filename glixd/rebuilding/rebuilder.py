@@ -11,7 +11,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -93,24 +93,28 @@ class Rebuilder:
     def run(self, errand: Errand) -> Result:
         """Carry a rebuild out; raises the error that ended it."""
         errand.cancellation.check()
-        request = errand.request
-        if request.user:
+        try:
             with self._blaming(errand):
-                return self._home(errand)
-        before = self._before()
+                return self._home(errand) if errand.request.user else self._system(errand)
+        finally:
+            self._builder.stay_ready()
+            if self._switches(errand):
+                self._activation.stay_ready()
+
+    def _system(self, errand: Errand) -> Result:
+        request = errand.request
         commit = self._newest(request, request.commit)
+        self._builder.prepare(commit)
+        before = self._before()
         pending = self._pending(before.commit, commit, request.host)
         left_out = self._beside.submit(self._left_out)
+        self._beside.submit(self._catch_up)
         for line in _told_pending(pending, before):
             errand.step(line)
         rebuilt = api.Rebuilt(action=request.action, host=request.host, commit=commit, activated=False, pending=pending)
         if self._switches(errand):
             errand = replace(errand, heard=self._activation.knock)
-        try:
-            with self._blaming(errand):
-                result = self._carry(errand, rebuilt, before)
-        finally:
-            self._activation.dismiss()
+        result = self._carry(errand, rebuilt, before)
         return replace(result, warnings=(*(_if_known(left_out) or ()), *result.warnings))
 
     def _carry(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> Result:
@@ -120,11 +124,9 @@ class Rebuilder:
             return self._planned(errand, rebuilt)
         for _ in range(ATTEMPTS):
             rebuilt = self._built(errand, rebuilt)
-            errand.step("comparing it with what runs")
-            change = self._beside.submit(self._change, before, str(rebuilt.path))
             if not self._moved_on(request, rebuilt.commit):
                 try:
-                    return self._put_to_use(errand, rebuilt, before, change)
+                    return self._put_to_use(errand, rebuilt, before)
                 except Refused:
                     if not self._moved_on(request, rebuilt.commit):
                         raise
@@ -173,7 +175,7 @@ class Rebuilder:
         return rebuilt.model_copy(update={"path": built.path, "builds": built.builds[:DERIVATIONS]})
 
     def _change(self, before: _Before, path: str) -> api.SystemChange:
-        """What a system changes. A switch goes on beside it, and needs it no sooner than it is over."""
+        """What a system changes."""
         change = self._systems.change(before.active or before.path, path)
         return change.model_copy(update={"reboot": self._systems.reboot(before.booted, path)})
 
@@ -251,14 +253,26 @@ class Rebuilder:
                 told.append(f"Not built, since it is in no commit: {named}{more}. Commit it with: {command}")
         return tuple(told)
 
-    def _put_to_use(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before, change: _Found) -> Result:
+    def _catch_up(self) -> None:
+        """Take note of what people committed, which writing the tag would otherwise begin with."""
+        with suppress(GlixError), self._repository.locked():
+            pass
+
+    def _put_to_use(self, errand: Errand, rebuilt: api.Rebuilt, before: _Before) -> Result:
         request, path = errand.request, str(rebuilt.path)
         if self._switches(errand):
             order = self._order(errand, rebuilt, activator.Action(request.action.value))
             errand.step(f"activating {path}")
-            went = self._activation.activate(order, errand.tell, errand.cancellation)
-            return self._activated(errand, rebuilt, before, order, went, change)
-        rebuilt = rebuilt.model_copy(update={"change": change.result()})
+            found: list[_Found] = []  # by a nix that leaves the cores to the activator until it may go on
+            went = self._activation.activate(
+                order,
+                errand.tell,
+                errand.cancellation,
+                lambda: found.append(self._beside.submit(self._change, before, path)),
+            )
+            return self._activated(errand, rebuilt, before, order, went, found)
+        errand.step("comparing it with what runs")
+        rebuilt = rebuilt.model_copy(update={"change": self._change(before, path)})
         if request.action is api.Action.BUILD:
             return _done(rebuilt)
         if request.host != self._machine:
@@ -281,7 +295,7 @@ class Rebuilder:
         return not looks and request.host == self._machine and self._activation.possible
 
     def _activated(
-        self, errand: Errand, rebuilt: api.Rebuilt, before: _Before, order: Order, went: Went, change: _Found
+        self, errand: Errand, rebuilt: api.Rebuilt, before: _Before, order: Order, went: Went, found: list[_Found]
     ) -> Result:
         activated, request = went.activated, errand.request
         if activated.status in (Status.FAILED, Status.INTERRUPTED):
@@ -292,7 +306,7 @@ class Rebuilder:
                 restored = self._activation.put_back(order, previous, errand.tell)
                 raise activation.failure(went, previous if restored else None)
             raise activation.failure(went, None)
-        rebuilt = rebuilt.model_copy(update={"change": _if_known(change)})
+        rebuilt = rebuilt.model_copy(update={"change": _if_known(found[0]) if found else None})
         units = _units(went.lines, activated)
         reboot = rebuilt.change.reboot if rebuilt.change and request.action is not api.Action.BOOT else ()
         warned = activation.warnings(activated, units, reboot)

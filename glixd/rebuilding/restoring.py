@@ -9,6 +9,7 @@ the error says what runs, and doing the same again only commits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
@@ -53,11 +54,19 @@ class Restoring:
         self._cancellation = cancellation
         self._previous = profile.current()
         self._went: Went | None = None
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="way-back")
+        self._kept: tuple[str, Future[tuple[str, ...]]] | None = None
+        """What a commit does not restore, found out while the system is activated."""
 
     def run(self, transactor: Transactor, job: Job, request: Restore) -> Result:
         """Do both; raises the error because of which neither was done."""
+
+        def go(commit: str) -> None:
+            self._kept = (commit, self._beside.submit(self._unrestored, request, commit))
+            self._go()
+
         try:
-            result = transactor.run(replace(job, point=None if job.dry_run else self._go))
+            result = transactor.run(replace(job, point=None if job.dry_run else go))
         except GlixError as error:
             if self._went is None:
                 raise
@@ -68,14 +77,17 @@ class Restoring:
                 details=error.details,
             ) from error
         finally:
-            self._activation.dismiss()
+            if not job.dry_run:
+                self._activation.stay_ready()
+            self._beside.shutdown(wait=False)
         result = replace(result, warnings=(*result.warnings, *self._left(request, result.commit)))
         return result if self._went is None else self._told(result, request, self._went)
 
     def _left(self, request: Restore, commit: str | None) -> tuple[str, ...]:
         """What the next build takes from today, although the system of then runs."""
-        now = self._repository.at(commit) if commit else self._repository.snapshot()
-        paths = unrestored(self._repository.at(request.commit), now, request.host)
+        commit = commit or self._repository.snapshot().commit
+        known = self._kept if self._kept and self._kept[0] == commit else None
+        paths = known[1].result() if known else self._unrestored(request, commit)
         if not paths:
             return ()
         named = ", ".join(path if path.isprintable() else ascii(path) for path in paths[:SHOWN])
@@ -84,7 +96,10 @@ class Restoring:
         then = f"Generation {request.generation} runs with these files as they were"
         return (f"{kept} {then}; the next rebuild takes them as they are. See: git diff {request.commit[:7]}",)
 
-    def _go(self, _commit: str) -> None:
+    def _unrestored(self, request: Restore, commit: str) -> tuple[str, ...]:
+        return unrestored(self._repository.at(request.commit), self._repository.at(commit), request.host)
+
+    def _go(self) -> None:
         """Activate, once; a commit that has to be made again because somebody committed meanwhile finds it done."""
         if self._went is not None:
             return

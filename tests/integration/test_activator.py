@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from glixd.backends.activator import GO, Action, Activated, ActivatorDoor, Order, Status
-from glixd.backends.evaluator import EvaluatorProgram, socket_opener
+from glixd.backends.evaluator import EvaluatorProgram, EvaluatorSocket
 from glixd.backends.git import Git
 from glixd.backends.nix import Nix
 from glixd.backends.process import Cancellation, Processes
@@ -71,7 +71,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory, nix: HermeticNix, sources:
         made.commits[name] = commit_all(made.repository, name)
     processes = Processes(nix.environment())
     with programs(root / "builder", made.repository, nix.environment()) as builder:
-        evaluator = EvaluatorProgram(socket_opener(builder.evaluator.path), Git(made.repository, processes))
+        evaluator = EvaluatorProgram(EvaluatorSocket(builder.evaluator.path), Git(made.repository, processes))
         for name, commit in made.commits.items():
             built = Nix(processes, evaluator).build(
                 commit, HOST, on_line=lambda _line: None, cancellation=Cancellation()
@@ -325,17 +325,9 @@ def test_malformed_orders_are_refused(at_main: Programs, line: bytes) -> None:
 def test_foreign_paths_are_refused(systems: Systems, at_main: Programs, tmp_path: Path) -> None:
     head, main = systems.commits["main"], systems.paths["main"]
     store = Path(main).parent
-    forged = store / f"{'a' * 32}-nixos-system-forged"  # it looks like one, and the store's database does not know it
-    forged.mkdir()
-    elsewhere = tmp_path / Path(main).name
-    for folder in (forged, elsewhere):
-        (folder / "bin").mkdir(parents=True, exist_ok=True)
-        (folder / "nixos-version").write_text("1")
-        (folder / "bin" / "switch-to-configuration").write_text(f"#!/bin/sh\ntouch {tmp_path}/evil\n")
-        (folder / "bin" / "switch-to-configuration").chmod(0o755)
+    elsewhere = _forged(tmp_path / Path(main).name, tmp_path / "evil")
     package = systems.nix.build(f"{_nixpkgs(systems)}#legacyPackages.x86_64-linux.hello")
     for path in (
-        os.fspath(forged),
         os.fspath(elsewhere),
         os.fspath(package),
         f"{main}/bin/..",
@@ -348,6 +340,35 @@ def test_foreign_paths_are_refused(systems: Systems, at_main: Programs, tmp_path
     forged_generation = order(main, "", generation=7)
     assert refusal(at_main, forged_generation)[0] is ErrorCode.CONFLICT
     assert untouched(at_main)
+    assert not (tmp_path / "evil").exists()
+
+
+def _forged(folder: Path, evil: Path) -> Path:
+    """What looks like a system, and leaves a file behind where anybody switches to it."""
+    (folder / "bin").mkdir(parents=True, exist_ok=True)
+    (folder / "nixos-version").write_text("1")
+    (folder / "bin" / "switch-to-configuration").write_text(f"#!/bin/sh\ntouch {evil}\n")
+    (folder / "bin" / "switch-to-configuration").chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_path_that_the_store_does_not_know_is_refused_even_where_the_evaluator_names_it(
+    systems: Systems, tmp_path: Path, action: Action
+) -> None:
+    head, store = systems.commits["main"], Path(systems.paths["main"]).parent
+    forged = _forged(store / f"{'a' * 32}-nixos-system-forged", tmp_path / "evil")
+    built = tmp_path / "built"
+    built.mkdir()
+    (built / f"{head}-host-laptop").write_text(os.fspath(forged))
+    with programs(tmp_path / "machine", systems.repository, systems.nix.environment(), built=built) as at:
+        code, words = refusal(at, order(os.fspath(forged), head, action=action))
+        assert (code, "can't be set" in words or "no such path" in words) == (
+            ErrorCode.ACTIVATION_FAILED if action in (Action.SWITCH, Action.BOOT) else ErrorCode.INVALID_ARGUMENT,
+            True,
+        )
+        assert not at.profile.is_symlink()
+        assert not at.current.is_symlink()
     assert not (tmp_path / "evil").exists()
 
 
@@ -515,14 +536,10 @@ def test_nothing_is_begun_before_the_daemon_says_go(systems: Systems, at_main: P
 
 
 def test_whoever_connects_and_orders_nothing_leaves_no_trace(at_main: Programs) -> None:
-    door = ActivatorDoor(at_main.socket, at_main.results)
-    door.knock()
-    door.knock()
-    wait_until(lambda: bool(at_main.activator.running))
-    door.dismiss()
-    assert [program.wait(PATIENCE) for program in at_main.activator.running] == [0], (
-        "one waits, however often is knocked"
-    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(os.fspath(at_main.socket))
+        wait_until(lambda: bool(at_main.activator.running))
+    assert [program.wait(PATIENCE) for program in at_main.activator.running] == [0]
     assert at_main.activator.log.read_bytes() == b""
     assert untouched(at_main)
 

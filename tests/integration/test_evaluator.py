@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from glixd.backends.evaluator import (
+    ChildEvaluators,
     Evaluator,
     EvaluatorProgram,
+    EvaluatorSocket,
     Leaf,
     OwnEvaluator,
-    child_opener,
-    socket_opener,
 )
 from glixd.backends.git import Git
 from glixd.backends.nix import Nix
@@ -58,7 +58,7 @@ class World:
 
     def program(self, *arguments: str) -> EvaluatorProgram:
         """The program, as a child; `arguments` are more of its own."""
-        return EvaluatorProgram(child_opener(self.processes, self.state / "program", arguments=arguments), self.git)
+        return EvaluatorProgram(ChildEvaluators(self.processes, self.state / "program", arguments=arguments), self.git)
 
     def expression(self, body: str, *arguments: str, timeout: float = 0.0) -> Any:
         """What the program makes of an expression."""
@@ -238,7 +238,7 @@ def test_a_build_stops_when_it_is_cancelled(world: World, tmp_path: Path) -> Non
 def test_a_build_stops_when_nobody_listens_any_more(world: World, tmp_path: Path) -> None:
     commit = _slow(world, tmp_path, "slow-leave")
     pack = world.git.pack(commit)
-    with child_opener(world.processes, world.state / "program")() as connection:
+    with ChildEvaluators(world.processes, world.state / "program").opened() as connection:
         connection.sendall(request_line(Job(Kind.BUILD, commit, HOST), [], len(pack)) + pack)
         builder = _begun(tmp_path)
     assert _nothing_left(world, builder)
@@ -254,7 +254,7 @@ def test_what_a_commit_was_built_to_is_noted_where_the_user_of_the_evaluator_alo
     world: World, tmp_path: Path
 ) -> None:
     state = tmp_path / "program"
-    program = EvaluatorProgram(child_opener(world.processes, state), world.git)
+    program = EvaluatorProgram(ChildEvaluators(world.processes, state), world.git)
     nix = Nix(world.processes, program)
     nix.evaluate_host(world.commit, HOST)
     assert not (state / "built").exists(), "an evaluation is no build"
@@ -266,7 +266,7 @@ def test_what_a_commit_was_built_to_is_noted_where_the_user_of_the_evaluator_alo
 
 def test_a_build_that_failed_is_not_noted(world: World, tmp_path: Path) -> None:
     state = tmp_path / "program"
-    program = EvaluatorProgram(child_opener(world.processes, state), world.git)
+    program = EvaluatorProgram(ChildEvaluators(world.processes, state), world.git)
     done = program.run(Job(Kind.BUILD, world.commit, "other"))
     assert done.status != 0
     done = program.run(Job(Kind.BUILD, world.commit, HOST, dry_run=True))
@@ -303,7 +303,7 @@ def test_a_build_that_failed_is_not_noted(world: World, tmp_path: Path) -> None:
     ],
 )
 def test_malformed_jobs_are_refused(world: World, line: bytes) -> None:
-    with child_opener(world.processes, world.state / "program")() as connection:
+    with ChildEvaluators(world.processes, world.state / "program").opened() as connection:
         connection.sendall(line)
         connection.shutdown(socket.SHUT_WR)
         answer = json.loads(connection.makefile("rb").readline())
@@ -322,7 +322,7 @@ def test_no_file_is_written_through_a_link(world: World, tmp_path: Path) -> None
 
 
 def test_an_evaluator_that_is_not_there_is_told_with_the_unit_to_look_at(world: World, tmp_path: Path) -> None:
-    gone = EvaluatorProgram(socket_opener(tmp_path / "nobody"), world.git)
+    gone = EvaluatorProgram(EvaluatorSocket(tmp_path / "nobody"), world.git)
     with pytest.raises(Failed, match="can't be reached") as failed:
         gone.run(Job(Kind.EVALUATE, world.commit, HOST))
     assert (failed.value.code, "glixd-eval.socket" in failed.value.hint) == (ErrorCode.UNSUPPORTED_HERE, True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from glixd.backends.evaluator import EvaluatorProgram, Leaf, child_opener
+from glixd.backends.evaluator import ChildEvaluators, EvaluatorProgram, Leaf
 from glixd.backends.git import Git
 from glixd.backends.objects import REGULAR
 from glixd.backends.process import Completed, Processes
@@ -40,7 +40,7 @@ def lock(
     """Lock a flake of that owner, with an evaluator whose unit has these credentials."""
     given = {"CREDENTIALS_DIRECTORY": os.fspath(credentials)} if credentials else {}
     processes = Processes({**nix.environment(), **github.environment(), **given})
-    evaluator = EvaluatorProgram(child_opener(processes, state), Git(state, processes))
+    evaluator = EvaluatorProgram(ChildEvaluators(processes, state), Git(state, processes))
     flake = f'{{ inputs.tool.url = "github:{owner}/{name}"; outputs = _: {{ }}; }}'
     return evaluator.run(Job(Kind.LOCK), {"flake.nix": Leaf(REGULAR, flake.encode())})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from glixd.backends.evaluator import EvaluatorProgram, Leaf, OwnEvaluator, socket_opener
+from glixd.backends.evaluator import EvaluatorProgram, EvaluatorSocket, Leaf, OwnEvaluator
 from glixd.backends.git import Git
 from glixd.backends.objects import REGULAR
 from glixd.backends.process import Processes
@@ -138,7 +138,7 @@ def test_a_hostile_evaluation_reads_no_file_of_root_and_not_the_repository(machi
     (secret / "canary").write_text(CANARY)
     (secret / "canary").chmod(0o600)
     apart = EvaluatorProgram(
-        socket_opener(machine.helpers.evaluator.path), Git(machine.at.repository, Processes(machine.environment))
+        EvaluatorSocket(machine.helpers.evaluator.path), Git(machine.at.repository, Processes(machine.environment))
     )
     head = machine.head
     for url in (f"path:{secret}", f"git+file://{machine.at.repository}", f"path:{machine.at.repository}"):

@@ -27,6 +27,12 @@ class Silent:
         self.system = system
         self.heard = threading.Event()
 
+    def prepare(self, commit: str) -> None:
+        """It is always ready."""
+
+    def stay_ready(self) -> None:
+        """It is always ready."""
+
     def build(
         self,
         commit: str,
