@@ -152,14 +152,13 @@ def _adopt_orphans() -> None:
 
 
 def _end_orphans() -> None:
-    while orphans := _children(os.getpid()):
-        for pid in orphans:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
+    with suppress(ChildProcessError):
+        while True:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):  # there are some, and all of them run
+                for pid in _children(os.getpid()):
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
+                os.waitpid(-1, 0)
 
 
 def _children(parent: int) -> list[int]:

@@ -68,7 +68,9 @@ def unpack(folder: Path, commit: str, size: int, read: Read, environment: Mappin
     for part in ("objects", "refs"):  # what `git init` makes, without starting it
         (repository / ".git" / part).mkdir(parents=True)
     (repository / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
-    (repository / ".git" / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = false\n")
+    (repository / ".git" / "config").write_text(
+        "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tfsync = none\n"
+    )
     at = f"--git-dir={repository / '.git'}"
     git(at, "index-pack", "--stdin", stdin=b"".join(exactly(read, size)))
     git(at, "update-ref", "refs/heads/main", commit)
