@@ -60,10 +60,13 @@ class Undone:
     """What each undone commit said."""
 
 
-def undoable(git: Git, head: str) -> Iterator[LogEntry]:
-    """The commits that a rollback can undo, the newest first: ours, and undone neither by us nor with `git revert`."""
+def undoable(git: Git, head: str, since: str | None = None) -> Iterator[LogEntry]:
+    """The commits that a rollback can undo, the newest first: ours, and undone neither by us nor with `git revert`.
+
+    With `since`, those that came after that commit; whatever undid one of them came later still.
+    """
     undone: set[str] = set()
-    for entry in _newest_first(git, head):
+    for entry in _newest_first(git, f"{since}..{head}" if since else head):
         reverted = REVERTS.findall(entry.body)
         if entry.oid in undone:
             continue
@@ -86,11 +89,11 @@ def still_undoable(git: Git, head: str, commits: Iterable[str]) -> dict[str, Log
     return found
 
 
-def _newest_first(git: Git, head: str) -> Iterator[LogEntry]:
+def _newest_first(git: Git, revision: str) -> Iterator[LogEntry]:
     """The history, a part at a time: what is to be undone is mostly new, and the whole takes a lot of memory."""
     skip = 0
     while skip < SEARCHED:
-        entries = git.log(head, limit=min(PAGE, SEARCHED - skip), skip=skip)
+        entries = git.log(revision, limit=min(PAGE, SEARCHED - skip), skip=skip)
         yield from entries
         if len(entries) < PAGE:
             return

@@ -91,7 +91,6 @@ def restore(tools: Tools, row: api.Operation, asked: api.RollbackParameters, con
             hint=f"Switch to it by hand: {command}",
             details={"generation": number, "command": command},
         )
-    newer = set(git.commits_between(commit, head))
-    undoes = tuple(entry.oid for entry in undoable(git, head) if entry.oid in newer)
+    undoes = tuple(entry.oid for entry in undoable(git, head, commit))
     targets = (Target(f"generation {number}", commit),)
     return Restore(host, number, commit, path, asked.boot, undoes), (Part(row.policy, targets),)
