@@ -25,6 +25,8 @@ from tests.support.switching import Machine, switchable
 
 BY_HAND: Final = "nix build, nix-env --set, switch-to-configuration"
 BACK_BY_HAND: Final = "nix-env --switch-generation, switch-to-configuration"
+SETTLED: Final = 0.2
+"""Seconds between what a change leaves to be done in the background and the next command."""
 DEFAULT: Final = "hosts/laptop/default.nix"
 
 
@@ -39,11 +41,19 @@ def switching(report: Report, world: World, rounds: int) -> None:
         hand = _Hand(site, machine)
         numbers = count(1)
 
+        def settled(case: Case) -> Case:
+            def run() -> float:
+                daemon.health()
+                time.sleep(SETTLED)
+                return case()
+
+            return run
+
         def fresh(case: Case) -> Case:
             def run() -> float:
                 text = f'{{ ... }}: {{ users.users.alice.isNormalUser = true; environment.etc.round.text = "{next(numbers)}"; }}\n'
                 site.commit({DEFAULT: text})
-                return case()
+                return settled(case)()
 
             return run
 
@@ -56,8 +66,8 @@ def switching(report: Report, world: World, rounds: int) -> None:
         first, second = _two_generations(daemon, site)
         turn = count()
         cases = {
-            BACK_BY_HAND: lambda: hand.back(first if next(turn) % 2 else second),
-            "glixctl rollback --to": _rolling(client, first, second),
+            BACK_BY_HAND: settled(lambda: hand.back(first if next(turn) % 2 else second)),
+            "glixctl rollback --to": settled(_rolling(client, first, second)),
         }
         report.interleaved("going back", cases, rounds, baseline=BACK_BY_HAND)
         _beyond(report, "going back: glixctl rollback --to", f"going back: {BACK_BY_HAND}", 1.2, 50.0)
