@@ -24,6 +24,13 @@ from tests.booted.inside.machine import (
 )
 
 
+def _ready() -> int:
+    """The process of a daemon that has told systemd that it is ready; it answers a little before that."""
+    answer("ping")
+    eventually(lambda: unit(UNIT, "ActiveState") == "active", "a daemon that is ready")
+    return main_pid()
+
+
 def test_a_call_on_the_bus_starts_the_daemon() -> None:
     stop()
     said = json.loads(call("Ping", "a{sv}", "0").stdout)
@@ -78,11 +85,11 @@ def test_the_daemon_ends_when_there_is_nothing_to_do_and_comes_back() -> None:
 
 def test_a_daemon_that_hangs_is_ended_by_the_watchdog_and_started_again() -> None:
     stop()
-    with drop_in(UNIT, "[Service]\nWatchdogSec=2\n"):
-        answer("ping")
-        hung = main_pid()
+    with drop_in(UNIT, "[Service]\nWatchdogSec=2\nRestartSec=2\n"):
+        hung = _ready()
         restarts = int(unit(UNIT, "NRestarts"))
         os.kill(hung, signal.SIGSTOP)
+        eventually(lambda: unit(UNIT, "Result") == "watchdog", "the end of a daemon that hangs", PATIENCE)
         eventually(lambda: main_pid() not in (0, hung), "a new process", PATIENCE)
         assert int(unit(UNIT, "NRestarts")) > restarts
         assert answer("ping")["version"]
@@ -90,8 +97,7 @@ def test_a_daemon_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Non
 
 
 def test_a_daemon_that_is_killed_is_started_again() -> None:
-    answer("ping")
-    killed = main_pid()
+    killed = _ready()
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: main_pid() not in (0, killed), "a new process")
     assert answer("ping")["version"]
