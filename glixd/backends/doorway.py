@@ -56,10 +56,10 @@ class Doorway:
             while True:
                 self._waiting.popleft()[1].close()
 
-    def connect(self) -> socket.socket:
+    def connect(self, *, anew: bool = False) -> socket.socket:
         """A connection on which nothing was said: one that waits, or a new one. Raises Failed with the unit to look at."""
         with suppress(IndexError):
-            while True:
+            while not anew:
                 since, connection = self._waiting.popleft()
                 if self._is_good(since, connection):
                     return connection

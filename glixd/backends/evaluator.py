@@ -154,8 +154,8 @@ class OwnEvaluator:
 class Door(Protocol):
     """The way to evaluators."""
 
-    def opened(self) -> AbstractContextManager[socket.socket]:
-        """A connection to one that waits for a job."""
+    def opened(self, *, anew: bool = False) -> AbstractContextManager[socket.socket]:
+        """A connection to one that waits for a job, or, `anew`, to one that is started now."""
 
     def knock(self) -> None:
         """Have one started."""
@@ -187,7 +187,8 @@ class EvaluatorProgram:
             cancellation.check()
         leaves = files or {}
         listed = [File(path, leaf.mode, len(leaf.data)) for path, leaf in leaves.items()]
-        with self._door.opened() as connection:  # it starts while the pack is made
+        anew = job.kind is Kind.LOCK  # it fetches, with the credentials that systemd has now
+        with self._door.opened(anew=anew) as connection:  # it starts while the pack is made
             pack = b"" if job.kind is Kind.LOCK else self._pack(job.commit, cancellation)
             if cancellation:
                 cancellation.follow(_Connection(connection))
@@ -247,9 +248,9 @@ class EvaluatorSocket:
     def __init__(self, path: Path) -> None:
         self._doorway = Doorway(path, program="evaluator", unit="glixd-eval.socket", patience=READY)
 
-    def opened(self) -> AbstractContextManager[socket.socket]:
+    def opened(self, *, anew: bool = False) -> AbstractContextManager[socket.socket]:
         """One that waits, or a new one; raises Failed."""
-        return self._doorway.connect()
+        return self._doorway.connect(anew=anew)
 
     def knock(self) -> None:
         """Have one started."""
@@ -271,8 +272,8 @@ class ChildEvaluators:
         self._environment = processes.environment
 
     @contextmanager
-    def opened(self) -> Iterator[socket.socket]:
-        """A new one, which is gone when its connection is."""
+    def opened(self, *, anew: bool = True) -> Iterator[socket.socket]:
+        """A new one always, which is gone when its connection is."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with ours:
             with theirs:

@@ -58,6 +58,7 @@ def running(repository: Path) -> None:
 
 
 def test_nix_locks_and_evaluates_as_another_user_who_sees_nothing() -> None:
+    run("systemctl", "stop", "glixd.service")  # and with it whoever waits for a job of it
     before = int(unit("glixd-eval.socket", "NAccepted"))
     glixctl("add", "firefox")
     users = {entry["_UID"] for entry in journal("SYSLOG_IDENTIFIER=glixd-eval", "_TRANSPORT=stdout")} | {

@@ -99,6 +99,17 @@ def test_a_program_that_waited_for_too_long_is_not_trusted_to_be_there(path: Pat
         assert second.recv(4) == b"work"
 
 
+def test_work_that_wants_a_program_of_now_leaves_the_one_that_waits(path: Path, listener: Listener) -> None:
+    way = doorway(path)
+    way.knock()
+    with listener.accepted() as waiting, way.connect(anew=True) as connection, listener.accepted() as second:
+        connection.sendall(b"work")
+        assert second.recv(4) == b"work"
+        with way.connect() as other:
+            other.sendall(b"more")
+            assert waiting.recv(4) == b"more"
+
+
 def test_whoever_waits_is_let_go(path: Path, listener: Listener) -> None:
     way = doorway(path)
     way.dismiss()
