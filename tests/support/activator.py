@@ -40,6 +40,8 @@ class Server:
         self._listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         self._listener.bind(os.fspath(self.path))
         self._listener.listen(16)
+        self._closing = False
+        self._connections: dict[threading.Thread, sockets.socket] = {}
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -48,7 +50,12 @@ class Server:
         with suppress(OSError):
             self._listener.shutdown(sockets.SHUT_RDWR)
         self._listener.close()
+        self._closing = True
         self._thread.join(PATIENCE)
+        for thread, connection in self._connections.items():
+            with suppress(OSError):
+                connection.shutdown(sockets.SHUT_RDWR)
+            thread.join(PATIENCE)
         for child in self.running:
             if child.poll() is None:
                 child.kill()
@@ -65,7 +72,14 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, self.log.open("ab") as log, self.before(connection) as given:
+            thread = threading.Thread(target=self._start, args=(connection,), daemon=True)
+            self._connections[thread] = connection
+            thread.start()
+
+    def _start(self, connection: sockets.socket) -> None:
+        """Start a program, in a thread of its own: what comes before may wait for a message that never comes."""
+        with connection, self.log.open("ab") as log, self.before(connection) as given:
+            if not self._closing:
                 self.running.append(
                     subprocess.Popen(
                         self.command(), stdin=given.fileno(), stdout=log, stderr=log, env=self.environment, cwd="/"
