@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+PATIENCE: Final = 60.0
 MOMENTS: Final = {
     "before the commit point": ("update-ref", "before", "refs/heads/main"),
     "after the commit point": ("update-ref", "after", "refs/heads/main"),
@@ -90,7 +92,12 @@ class StandingGit:
 
     def wait(self) -> None:
         """Return when it stands."""
-        (self._folder / "told").read_text()
+        told = os.open(self._folder / "told", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            assert select.select([told], [], [], PATIENCE)[0], "git was never started for what it was to stand at"
+            os.read(told, 1)
+        finally:
+            os.close(told)
 
     def release(self) -> None:
         """Let it go on."""
