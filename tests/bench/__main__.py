@@ -78,7 +78,8 @@ def main() -> int:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help=f"make them what later runs are compared with, and what the page about performance tells ({RESULTS.name})",
+        help=f"make them what later runs are compared with, and what the page about performance tells ({RESULTS.name}); "
+        "the figures of parts that are not measured stay",
     )
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
@@ -92,12 +93,18 @@ def main() -> int:
         world.nix.remove()
     earlier = json.loads(RESULTS.read_text())["figures"] if RESULTS.exists() else {}
     _conclude(report, earlier)
-    results = {"machine": _machine(), "figures": {figure.name: figure.as_json() for figure in report.figures}}
-    for file in filter(None, (options.out, RESULTS if options.keep else None)):
-        file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    figures = {figure.name: figure.as_json() for figure in report.figures}
+    if options.out:
+        _write(options.out, figures)
     if options.keep:
+        _write(RESULTS, {**earlier, **figures} if options.parts else figures)
         performance.write()
     return 0
+
+
+def _write(file: Path, figures: Mapping[str, Any]) -> None:
+    results = {"machine": _machine(), "figures": figures}
+    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 def _compile() -> None:
