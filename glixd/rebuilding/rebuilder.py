@@ -108,11 +108,11 @@ class Rebuilder:
         before = self._before()
         pending = self._pending(before.commit, commit, request.host)
         left_out = self._beside.submit(self._left_out)
-        self._beside.submit(self._catch_up)
         for line in _told_pending(pending, before):
             errand.step(line)
         rebuilt = api.Rebuilt(action=request.action, host=request.host, commit=commit, activated=False, pending=pending)
         if self._switches(errand):
+            self._beside.submit(self._catch_up)
             errand = replace(errand, heard=self._activation.knock)
         result = self._carry(errand, rebuilt, before)
         return replace(result, warnings=(*(_if_known(left_out) or ()), *result.warnings))
