@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -165,29 +167,37 @@ async def _meanwhile(
     peak, files = 0.0, 0
     assert attackers.poll(PATIENCE)
     attackers.recv()
-    async with connected(daemon.socket) as client:
-        bus = await Bus.connect(address) if address != "none" else None
-        try:
-            await client.call("Ping")
-            attackers.send("go")
-            while not attackers.poll():
-                began = time.monotonic()
-                await asyncio.wait_for(client.call("List"), PATIENCE)
-                bystander.note("socket", began)
-                if bus:
-                    began = time.monotonic()
-                    await bus.call(_list(), PATIENCE)
-                    bystander.note("bus", began)
-                    began = time.monotonic()
-                    await bus.call(_asked_of_the_bus(), PATIENCE)
-                    bystander.note("the bus alone", began)
-                vitals = Vitals.of(daemon.pid)
-                peak, files = max(peak, vitals.rss), max(files, vitals.descriptors)
-                await asyncio.sleep(0.002)  # a person is no flood
-        finally:
-            if bus:
-                await bus.close()
+    async with connected(daemon.socket) as client, AsyncExitStack() as buses:
+        asked: dict[str, Callable[[], Awaitable[object]]] = {"socket": lambda: client.call("List")}
+        if address != "none":
+            for name, message in (("bus", _list), ("the bus alone", _asked_of_the_bus)):
+                bus = await Bus.connect(address)
+                buses.push_async_callback(bus.close)
+                asked[name] = partial(_call, bus, message)
+        await client.call("Ping")
+        attackers.send("go")
+        over = asyncio.Event()
+        asking = [asyncio.create_task(_asking(bystander, name, ask, over)) for name, ask in asked.items()]
+        while not attackers.poll():
+            vitals = Vitals.of(daemon.pid)
+            peak, files = max(peak, vitals.rss), max(files, vitals.descriptors)
+            await asyncio.sleep(0.005)  # the curve of memory has to be looked at now and then
+        over.set()
+        await asyncio.gather(*asking)
     return bystander, peak, files, attackers.recv()
+
+
+async def _asking(bystander: Bystander, name: str, ask: Callable[[], Awaitable[object]], over: asyncio.Event) -> None:
+    """Ask one thing after the other until it is over; transports do not wait for each other."""
+    while not over.is_set():
+        began = time.monotonic()
+        await asyncio.wait_for(ask(), PATIENCE)
+        bystander.note(name, began)
+        await asyncio.sleep(0.002)  # a person is no flood
+
+
+async def _call(bus: Bus, message: Callable[[], Message]) -> Message:
+    return await bus.call(message(), PATIENCE)
 
 
 def _list() -> Message:
