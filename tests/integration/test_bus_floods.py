@@ -19,7 +19,7 @@ from glixd.backends.bus_library import Message, MessageType, Variant, marshalled
 from glixd.protocol import BUS_NAME, MAX_CONNECTIONS_PER_UID, OBJECT_PATH
 from tests.support import raw_bus
 from tests.support.daemon import RunningDaemon, Site, Template, new_site
-from tests.support.flood import FULL, GROWTH, PEAK, SLOWEST, Result, flood, sized, warm
+from tests.support.flood import FULL, GROWTH, PEAK, SLOWEST, Bystander, Result, flood, sized, warm, yardstick
 from tests.support.private_bus import open_bus
 from tests.support.raw_bus import RawBus
 
@@ -36,6 +36,8 @@ class World:
     site: Site
     daemon: RunningDaemon
     address: str
+    other: str
+    """Another bus, without a daemon."""
 
     def flood(self, attack: Any) -> Result:
         """Let an attack loose on the bus, and judge what may be judged of all of them."""
@@ -51,17 +53,26 @@ class World:
         assert result.after.rss - result.before.rss < GROWTH
         return result
 
+    def yardstick(self, attack: Any) -> Bystander:
+        """What a bystander meets under the same attack where nothing is done for an answer."""
+        return yardstick(self.other, attack)
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, template: Template) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("bus-floods")
-    with new_site(folder / "site", template.nix, template) as site, open_bus(folder) as (_, address):
+    (folder / "other").mkdir()
+    with (
+        new_site(folder / "site", template.nix, template) as site,
+        open_bus(folder) as (_, address),
+        open_bus(folder / "other") as (_, other),
+    ):
         site.extra["DBUS_SESSION_BUS_ADDRESS"] = address
         site.extra |= {"GLIXD_CALLS_PER_SECOND": "20", "GLIXD_CALLS_AT_ONCE": "40"}
         with RunningDaemon(site, bus=address) as daemon:
             warm(daemon)
             flood(daemon, address, nothing, address).print()
-            yield World(site, daemon, address)
+            yield World(site, daemon, address, other)
 
 
 # -- the attacks; each runs in a process of its own -------------------------------------------------------------------
@@ -248,6 +259,8 @@ def test_others_are_served_and_nothing_grows(world: World, attack: Any, capsys: 
     result = world.flood(attack)
     with capsys.disabled():
         result.print()
+        if FULL and attack is not broken_messages:
+            print(f"  where a service does nothing but answer: {world.yardstick(attack)}")
     if attack is many_connections_with_many_calls:
         assert result.answers.total() == sized(250, 60) * 100
         assert raw_bus.CLOSED not in result.answers

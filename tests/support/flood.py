@@ -8,8 +8,8 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from glixd.backends.bus import Bus, Message, Variant
 from glixd.protocol import BUS_NAME, MANAGER_INTERFACE, OBJECT_PATH, ErrorCode
+from tests.support.bare_service import bare_service
 from tests.support.daemon import PATIENCE, RunningDaemon
 from tests.support.raw_bus import CLOSED, RESULT
 from tests.support.socket_client import connected
@@ -35,6 +36,8 @@ SLOWEST: Final = 20_000.0
 STANDARD: Final = "org.freedesktop.DBus.Error."
 
 Attack = Callable[[str], Coroutine[Any, Any, Counter[str]]]
+Ask = Callable[[], Awaitable[object]]
+Asked = dict[str, Ask]
 
 
 def sized(full: int, small: int) -> int:
@@ -122,20 +125,49 @@ class Result:
 def flood(daemon: RunningDaemon, address: str, attack: Attack, target: str) -> Result:
     """Let `attack` loose on `target` from a process of its own, and be served meanwhile."""
     before = Vitals.of(daemon.pid)
+    watch = Watch(daemon.pid)
+    began = time.monotonic()
+    bystander, answers = _attacked(attack, target, lambda: _places(address, daemon.socket), watch)
+    seconds = time.monotonic() - began
+    settled = _settled(daemon.pid, before)
+    return Result(attack.__name__, answers, seconds, bystander, before, settled, watch.memory, watch.files)
+
+
+def yardstick(address: str, attack: Attack) -> Bystander:
+    """What a bystander meets on a bus where a service is attacked that does nothing but answer: the bus's own part."""
+    with bare_service(address):
+        bystander, _ = _attacked(attack, address, lambda: _places(address), Watch(os.getpid()))
+    return bystander
+
+
+@dataclass
+class Watch:
+    """The most that a process held while somebody looked."""
+
+    pid: int
+    memory: float = 0.0
+    files: int = 0
+
+    def look(self) -> None:
+        """Look once."""
+        vitals = Vitals.of(self.pid)
+        self.memory, self.files = max(self.memory, vitals.rss), max(self.files, vitals.descriptors)
+
+
+def _attacked(
+    attack: Attack, target: str, places: Callable[[], AbstractAsyncContextManager[Asked]], watch: Watch
+) -> tuple[Bystander, Counter[str]]:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     attacker = context.Process(target=_attack, args=(attack, target, theirs), daemon=True)
-    began = time.monotonic()
     attacker.start()
     theirs.close()
     try:
-        bystander, peak, files, answers = asyncio.run(_meanwhile(daemon, address, ours))
+        return asyncio.run(_meanwhile(ours, places, watch))
     finally:
         attacker.kill()
         attacker.join()
         ours.close()
-    seconds = time.monotonic() - began
-    return Result(attack.__name__, answers, seconds, bystander, before, _settled(daemon.pid, before), peak, files)
 
 
 def _settled(pid: int, before: Vitals) -> Vitals:
@@ -161,33 +193,42 @@ def _attack(attack: Attack, target: str, told: Connection) -> None:
 
 
 async def _meanwhile(
-    daemon: RunningDaemon, address: str, attackers: Connection
-) -> tuple[Bystander, float, int, Counter[str]]:
+    attackers: Connection, places: Callable[[], AbstractAsyncContextManager[Asked]], watch: Watch
+) -> tuple[Bystander, Counter[str]]:
     bystander = Bystander()
-    peak, files = 0.0, 0
     assert attackers.poll(PATIENCE)
     attackers.recv()
-    async with connected(daemon.socket) as client, AsyncExitStack() as buses:
-        asked: dict[str, Callable[[], Awaitable[object]]] = {"socket": lambda: client.call("List")}
-        if address != "none":
-            for name, message in (("bus", _list), ("the bus alone", _asked_of_the_bus)):
-                bus = await Bus.connect(address)
-                buses.push_async_callback(bus.close)
-                asked[name] = partial(_call, bus, message)
-        await client.call("Ping")
+    async with places() as asked:
+        for ask in asked.values():
+            await ask()
         attackers.send("go")
         over = asyncio.Event()
         asking = [asyncio.create_task(_asking(bystander, name, ask, over)) for name, ask in asked.items()]
         while not attackers.poll():
-            vitals = Vitals.of(daemon.pid)
-            peak, files = max(peak, vitals.rss), max(files, vitals.descriptors)
+            watch.look()
             await asyncio.sleep(0.005)  # the curve of memory has to be looked at now and then
         over.set()
         await asyncio.gather(*asking)
-    return bystander, peak, files, attackers.recv()
+    return bystander, attackers.recv()
 
 
-async def _asking(bystander: Bystander, name: str, ask: Callable[[], Awaitable[object]], over: asyncio.Event) -> None:
+@asynccontextmanager
+async def _places(address: str, socket: Path | None = None) -> AsyncIterator[Asked]:
+    """Where the bystander asks, each on a connection of its own."""
+    async with AsyncExitStack() as kept:
+        asked: Asked = {}
+        if socket:
+            client = await kept.enter_async_context(connected(socket))
+            asked["socket"] = partial(client.call, "List")
+        if address != "none":
+            for name, message in (("bus", _list), ("the bus alone", _asked_of_the_bus)):
+                bus = await Bus.connect(address)
+                kept.push_async_callback(bus.close)
+                asked[name] = partial(_call, bus, message)
+        yield asked
+
+
+async def _asking(bystander: Bystander, name: str, ask: Ask, over: asyncio.Event) -> None:
     """Ask one thing after the other until it is over; transports do not wait for each other."""
     while not over.is_set():
         began = time.monotonic()
