@@ -10,8 +10,14 @@ CLOSE: Final = 0.6
 """How alike a name has to be to be suggested."""
 
 
+LONGEST: Final = 255
+"""Characters of a name. To compare a text of a mebibyte with all of them takes seconds."""
+
+
 def near(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The known names that are spelt most like `name`, the likest first."""
+    """The known names that are spelt most like `name`, the likest first; a text that is no name is like none."""
+    if len(name) > LONGEST:
+        return []
     import difflib  # slow to load, and needed where something went wrong
 
     return difflib.get_close_matches(name, dict.fromkeys(known), n=count, cutoff=CLOSE)

@@ -8,6 +8,7 @@ travels by name (on the bus in the last argument, `a{sv} options`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 from glixd.api import mutations, queries, results
 from glixd.api.grammar import Parameters, Value, shown
 from glixd.errors import InvalidRequest
-from glixd.near import did_you_mean, near
+from glixd.near import LONGEST, did_you_mean, near
 from glixd.protocol import ErrorCode
 from glixd.values import dataclass
 
@@ -266,8 +267,14 @@ def operation(name: str) -> Operation:
     """The row of that name; raises UnknownOperation."""
     if row := OPERATIONS.get(name):
         return row
-    helps = did_you_mean(near(name, OPERATIONS), "GetCapabilities lists them.")
+    helps = did_you_mean(_spelt_like(name[: LONGEST + 1]), "GetCapabilities lists them.")
     raise InvalidRequest(f"There is no operation {shown(name)}.", code=ErrorCode.UNKNOWN_OPERATION, hint=helps)
+
+
+@functools.lru_cache(64)
+def _spelt_like(name: str) -> list[str]:
+    """Remembered, since comparing takes longer than all the rest of an answer, and who asks so will ask again."""
+    return near(name, OPERATIONS)
 
 
 def required(parameters: type[Parameters]) -> list[str]:

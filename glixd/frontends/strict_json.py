@@ -2,14 +2,14 @@
 """Reads JSON without its grey areas: one meaning or a refusal.
 
 NaN and infinities, duplicate keys, lone surrogates, byte-order marks, other encodings than UTF-8 and deep nesting are
-refused. Everything is done at C speed or not at all, because a message may have a mebibyte.
+refused. Everything is done at C speed or not at all, because a message may have a mebibyte; and piece by piece, since the
+interpreter can be left between two steps alone: a step over all of it kept everybody waiting for 40 ms.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Final, NoReturn
 
 from glixd.errors import InvalidRequest
@@ -19,15 +19,15 @@ MAX_DEPTH: Final = 32
 MAX_VALUES: Final = 32_768
 """More than any request has. Small values are what takes long to read, and much memory: a hundred times their bytes."""
 
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""A string, closed or not: it always matches from its first quote on, so that no input makes the search quadratic."""
+_PIECE: Final = 64 * 1024
+"""Bytes that are looked at in one step."""
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]")
 
 
 def loads(raw: bytes) -> object:
     """The value that `raw` spells; raises Malformed with the reason, TooLarge for too many values."""
-    if raw.count(b",") > MAX_VALUES and _STRING.sub(b"", raw).count(b",") > MAX_VALUES:
+    if raw.count(b",") > MAX_VALUES and _outside_strings(raw).count(b",") > MAX_VALUES:
         raise InvalidRequest(
             f"The message has more than {MAX_VALUES} values and was not read.",
             code=ErrorCode.TOO_LARGE,
@@ -47,9 +47,28 @@ def loads(raw: bytes) -> object:
     return value
 
 
+def _outside_strings(raw: bytes) -> bytes:
+    """What stands in no string, of which one may end with the message instead of a quote.
+
+    Backslashes are taken as escapes everywhere: outside of strings there are none in JSON, so that the message is refused
+    at the first of them at the latest, and up to there this is right.
+    """
+    found: list[bytes] = []
+    within = 0
+    for start in range(0, len(plain := _without_escapes(raw)), _PIECE):
+        parts = plain[start : start + _PIECE].split(b'"')
+        found.append(b"".join(parts[within::2]))
+        within ^= (len(parts) - 1) & 1
+    return b"".join(found)
+
+
+def _without_escapes(raw: bytes) -> bytes:
+    return raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
+
+
 def _check_depth(raw: bytes) -> None:
     """Each round takes the innermost level away, so that what is left after MAX_DEPTH rounds is deeper than that."""
-    brackets = _STRING.sub(b"", raw).translate(_BRACKETS).translate(None, _ALL_BUT_BRACKETS)
+    brackets = _outside_strings(raw).translate(_BRACKETS).translate(None, _ALL_BUT_BRACKETS)
     for _ in range(MAX_DEPTH):
         if not brackets:
             return

@@ -73,6 +73,29 @@ def test_brackets_in_text_and_beside_each_other_are_not_depth() -> None:
     assert strict_json.loads(b"[" * 32 + b"]" * 32)
 
 
+IN_PIECES = st.lists(st.sampled_from([b'"', b"\\\\", b"\\", b"[", b"]", b",", b"x", b"xyz" * 1000]), max_size=200).map(
+    b"".join
+)
+
+
+@given(IN_PIECES, st.integers(1, 64))
+def test_what_stands_outside_of_strings_is_the_same_however_it_is_cut(raw: bytes, piece: int) -> None:
+    """One by one as the grammar says, up to the first backslash outside, where every message is refused."""
+    expected, within, escaped = bytearray(), False, False
+    for byte in raw:
+        if not within and byte == ord("\\"):
+            break
+        if within and (escaped or byte == ord("\\")):
+            escaped = not escaped
+        elif byte == ord('"'):
+            within = not within
+        elif not within:
+            expected.append(byte)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "_PIECE", piece)
+        assert strict_json._outside_strings(raw).startswith(expected)
+
+
 @pytest.mark.parametrize("piece", [b"[", b"[]", b'\\"', b'"', b'{"a":', b"[[],", b'"\\"'])
 def test_the_largest_message_of_any_pattern_is_judged(piece: bytes) -> None:
     """The judgement is linear, or this would not end within the patience of the test run."""
