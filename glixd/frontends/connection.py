@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -45,6 +46,10 @@ class Shared:
     """Bytes that the peers of a uid have yet to read."""
 
 
+_Entry = tuple[Work, Reply, Callable[[], None]]
+"""A request, what is called with its answer, and what is called where it wants none."""
+
+
 class Connection(asyncio.Protocol):
     """One peer: its messages, the calls it has under way and what it has yet to read. A Client of the engine."""
 
@@ -65,6 +70,8 @@ class Connection(asyncio.Protocol):
         """Whether it waits for its turn to serve a message."""
         self._studying: asyncio.Task[None] | None = None
         """A large message that is read on another thread."""
+        self._requests: deque[_Entry] = deque()
+        """Of a message that was read: each has a turn of its own, as a batch of 64 keeps others waiting as long as 64 messages."""
         self._frames = Frames(limits.message)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before all else
         self._loop = asyncio.get_running_loop()
@@ -122,6 +129,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting for the peer's sake; a mutation that is being accepted goes on."""
         self._lost = True
+        self._requests.clear()
         self._shared.rounds.drop(self.caller.uid, self)
         for timer in ("_arrival", "_stall", "_hang_up"):
             self._cancel_timer(timer)
@@ -163,6 +171,10 @@ class Connection(asyncio.Protocol):
 
     def interrupt(self) -> None:
         """Tell those that still wait that the daemon stops."""
+        while self._requests:
+            work, reply, silent = self._requests.popleft()
+            stopping = messages.stopping(work.row.name) if work.row else None
+            _tell(work, messages.error(work.id or b"null", stopping) if stopping else work.answer, reply, silent)
         for call in tuple(self._calls):
             call.cancel()
 
@@ -181,26 +193,39 @@ class Connection(asyncio.Protocol):
 
     @property
     def _full(self) -> bool:
-        return (
-            self._choked or self._finishing or self._studying is not None or len(self._calls) >= self._limits.under_way
-        )
+        """Whether no further request may be started."""
+        return self._choked or len(self._calls) >= self._limits.under_way
+
+    @property
+    def _satisfied(self) -> bool:
+        """Whether no further message is wanted."""
+        return self._full or self._finishing or self._studying is not None or bool(self._requests)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there may be something to do in a turn."""
+        return not self._full if self._requests else self._frames.partial and not self._satisfied
 
     def _pump(self) -> None:
-        """Wait for a turn to serve the next message, if there may be one."""
-        if self._frames.partial and not self._full and not self._lost and not self._transport.is_closing():
+        """Wait for a turn to serve the next request, if there may be one."""
+        if self._has_more and not self._lost and not self._transport.is_closing():
             self._in_line = True
             self._shared.rounds.ask(self.caller.uid, self)
         self._settle()
 
     def turn(self) -> bool:
-        """Serve one complete message; whether there may be more, as many as may be under way."""
+        """Start one request, or take one message in; whether there may be more, as many as may be under way."""
         self._in_line = False
-        if not self._full and not self._transport.is_closing():
-            self._in_line = self._serve_one()
+        if self._has_more and not self._transport.is_closing():
+            self._in_line = self._start_one() if self._requests else self._take_one()
         self._settle()
         return self._in_line
 
-    def _serve_one(self) -> bool:
+    def _start_one(self) -> bool:
+        self._serve(*self._requests.popleft())
+        return self._has_more
+
+    def _take_one(self) -> bool:
         try:
             message = self._frames.next()
         except FramingLost as error:
@@ -215,23 +240,23 @@ class Connection(asyncio.Protocol):
             return False
         self._cancel_timer("_arrival")
         self._receive(message)
-        return not self._full
+        return self._has_more
 
     def _settle(self) -> None:
         """Read on or pause, watch over a message that is arriving, or end."""
         if self._lost or self._transport.is_closing():
             return
-        busy = self._calls or self._studying or (self._in_line and not self._finishing)
+        busy = self._calls or self._requests or self._studying or (self._in_line and not self._finishing)
         if (self._eof or self._finishing) and not busy and not (self._choked and not self._finishing):
             self._close()
             return
-        wanted = not self._full and not self._eof and not self._in_line
+        wanted = not self._satisfied and not self._eof and not self._in_line
         if wanted and not self._reading:
             self._transport.resume_reading()
         elif self._reading and not wanted and not self._eof:
             self._transport.pause_reading()
         self._reading = wanted
-        if self._full or self._eof:
+        if self._satisfied or self._eof:
             self._cancel_timer("_arrival")
         elif not self._in_line and self._frames.partial and self._arrival is None:
             self._arrival = self._loop.call_later(
@@ -263,8 +288,7 @@ class Connection(asyncio.Protocol):
             self._send(message.refusal)
         elif message.batch:
             batch = _Batch(message.works, self._send, self._limits.batch_bytes)
-            for work in message.works:
-                self._serve(work, partial(batch.add, work.id or b"null"), batch.skip)
+            self._requests.extend((work, partial(batch.add, work.id or b"null"), batch.skip) for work in message.works)
         else:
             for work in message.works:
                 self._serve(work, self._send, _nothing)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 One = TypeVar("One")
@@ -41,8 +43,8 @@ class Turns(Generic[One]):
                 del self._uids[uid]
 
 
-AT_ONCE: Final = 8
-"""Turns that are taken before the rest of the daemon has its own."""
+SLICE: Final = 0.001
+"""Seconds of turns that are taken before the rest of the daemon has its own."""
 
 
 class Turner(Protocol):
@@ -53,9 +55,10 @@ class Turner(Protocol):
 
 
 class Rounds:
-    """Gives everybody who asks one turn after the other, a few at a time."""
+    """Gives everybody who asks one turn after the other, for a short time at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._turns: Turns[Turner] = Turns()
         self._next: asyncio.Handle | None = None
 
@@ -71,11 +74,12 @@ class Rounds:
 
     def _take(self) -> None:
         self._next = None
-        for _ in range(AT_ONCE):
-            if not self._turns:
-                return
+        until = self._clock() + SLICE
+        while self._turns:
             uid, one = self._turns.take()
             if one.turn():
                 self._turns.add(uid, one)
+            if self._clock() >= until:
+                break
         if self._turns:
             self._next = asyncio.get_running_loop().call_soon(self._take)

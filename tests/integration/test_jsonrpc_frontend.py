@@ -178,6 +178,33 @@ async def test_a_batch_of_notifications_alone_is_not_answered(tmp_path: Path) ->
 
 
 @on_loop
+async def test_the_requests_of_a_batch_take_turns_with_those_of_others(tmp_path: Path) -> None:
+    async with served(tmp_path) as (engine, _, path), connected(path) as one, connected(path) as other:
+        await one.call("Ping")
+        await other.call("Ping")
+        engine.calls.clear()
+        for client, number in ((one, 64), (other, 1)):
+            client.write(json.dumps([request("Ping", serial) for serial in range(number)]) + "\n")
+        assert len(await other.receive()) == 1
+        assert len(await one.receive()) == 64
+        addresses = [caller.address for _, _, caller in engine.calls]
+        assert addresses.index("socket:2") < 64, "not behind the whole batch"
+
+
+@on_loop
+async def test_all_of_a_batch_is_answered_when_the_daemon_stops_begun_or_not(tmp_path: Path) -> None:
+    async with served(tmp_path, limits=Limits(under_way=4)) as (engine, server, path), connected(path) as client:
+        transaction = (await client.call("Add", refs=["firefox"]))["result"]["transaction"]
+        client.write(json.dumps([request("Wait", number, transaction=transaction) for number in range(10)]) + "\n")
+        await until(lambda: engine.pending_waits == 4)
+        stopping = asyncio.create_task(server.stop(grace=0.05))
+        answers = await client.receive()
+        assert [answer["error"]["data"]["name"] for answer in answers] == ["Interrupted"] * 10
+        assert sorted(answer["id"] for answer in answers) == list(range(10))
+        await stopping
+
+
+@on_loop
 async def test_a_batch_over_the_limit_is_refused_as_a_whole(tmp_path: Path) -> None:
     async with served(tmp_path) as (engine, _, path), connected(path) as client:
         client.write(json.dumps([request("Ping", number) for number in range(65)]) + "\n")

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from glixd.frontends.turns import Turns
+from glixd.frontends.turns import SLICE, Rounds, Turns
+from tests.support.loop import on_loop
 
 
 def test_uids_take_turns_however_many_connections_one_has() -> None:
@@ -38,3 +41,36 @@ def test_who_is_dropped_has_no_turn_and_nobody_left_is_nobodys_turn() -> None:
     assert not turns
     with pytest.raises(KeyError):
         turns.take()
+
+
+class Busy:
+    """Somebody who always has more to do, each time for so long; others come in between where they may."""
+
+    def __init__(self, clock: list[float], seconds: float, turns: int) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._left = turns
+        self.others: list[int] = []
+        """After which of its turns the rest of the daemon had its own."""
+
+    def turn(self) -> bool:
+        self._clock[0] += self._seconds
+        self._left -= 1
+        asyncio.get_running_loop().call_soon(self.others.append, self._left)
+        return self._left > 0
+
+
+@on_loop
+@pytest.mark.parametrize("turns_in_a_slice", [1, 3])
+async def test_turns_are_taken_for_a_short_time_before_the_rest_of_the_daemon_has_its_own(
+    turns_in_a_slice: int,
+) -> None:
+    clock = [0.0]
+    rounds = Rounds(clock=lambda: clock[0])
+    one = Busy(clock, SLICE / turns_in_a_slice * 1.001, 6)
+    rounds.ask(1, one)
+    seen: list[int] = []
+    while len(one.others) < 6:
+        await asyncio.sleep(0)
+        seen.append(len(one.others))
+    assert sorted(set(seen) - {0}) == list(range(turns_in_a_slice, 7, turns_in_a_slice))
