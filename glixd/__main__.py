@@ -24,6 +24,10 @@ from glixd.protocol import COMMIT, ERRORS, VERSION, ErrorCode
 TAKEN: Final = 75
 """Exit code when another daemon has the repository."""
 
+SWITCH: Final = 0.0005
+"""Seconds that a thread may compute while another one wants to. An answer passes from thread to thread three times, so that
+with the 5 ms that are usual the large messages of one caller cost everybody else 15 ms and more."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon; ends the process with an exit code of the error table."""
@@ -41,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             from glixd.daemon import Daemon
 
         memory.keep_little()
+        sys.setswitchinterval(SWITCH)
         chosen = settings.load(given, os.environ)
         log.choose(chosen.log)
         asyncio.run(Daemon(chosen, dict(os.environ)).run(ready_fd))
