@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from typing import Final
 from glixd.backends import bus_header, bus_library
 from glixd.backends.bus_header import Call, Kind
 from glixd.backends.bus_library import Message, MessageFlag, MessageType, Variant
+from glixd.backends.bus_outgoing import Outgoing
 from glixd.errors import Failed
 from glixd.log import get_logger
 from glixd.protocol import ERROR_PREFIX, MAX_BUS_MESSAGE, ErrorCode
@@ -45,13 +47,17 @@ _MAX_REPLY: Final = 8 * 1024 * 1024
 _MAX_SENT: Final = 8 * 1024 * 1024
 """Largest message that is sent; the bus cuts a sender off at 32 MiB."""
 _MAX_AUTHENTICATION: Final = 16 * 1024
+_WRITTEN: Final = 16 * 1024
+"""Bytes that are handed on before the kernel takes them: the order of the rest is still open."""
+_KERNEL: Final = 32 * 1024
+"""Bytes that the kernel is asked to take before the bus reads them; usually it is 208 KiB, for which a busy bus takes 50 ms."""
 _HIGH_WATER: Final = 1024 * 1024
 """Bytes that the bus has yet to take, from which on nothing more is read and no progress is sent."""
 _MAX_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that the bus has yet to take, over which it counts as lost."""
 _MAX_UIDS: Final = 4096
-_TURN: Final = 256
-"""Messages that are taken in before the rest of the daemon has its turn."""
+_SLICE: Final = 0.002
+"""Seconds for which messages are taken in before the rest of the daemon has its turn."""
 _CALL_TIMEOUT: Final = 30.0
 _LATE: Final = 0.05
 """Seconds to read what came in time, while this process did not run: the clock is looked at before the connection is."""
@@ -154,7 +160,7 @@ class Bus:
             raise BusError(reason.name, reason.message)
         if not message.serial:
             message.serial = self._next_serial()
-        self._stream.write(_marshalled(message))
+        self._stream.send(message.destination or "", _marshalled(message))
 
     async def call(self, message: Message, timeout: float = _CALL_TIMEOUT) -> Message:  # noqa: ASYNC109 — no call is without
         """Send a call and wait for its answer; raises BusError for an error, a timeout or a lost connection."""
@@ -189,7 +195,7 @@ class Bus:
     def send_ready(self, call: Call, data: bytes) -> None:
         """Send what `ready` made, if the caller wants to know."""
         if not call.flags & MessageFlag.NO_REPLY_EXPECTED and not self.lost.done():
-            self._stream.write(data)
+            self._stream.send(call.sender, data)
 
     def refuse(self, call: Call, name: str, text: str, *facts: tuple[str, object]) -> None:
         """Answer a call with an error, if its caller wants to know; `facts` are further typed arguments."""
@@ -218,7 +224,7 @@ class Bus:
         """Answer a call with a refusal that is made already, if its caller wants to know."""
         if not call.flags & MessageFlag.NO_REPLY_EXPECTED and not self.lost.done():
             serial, reply = (number.to_bytes(4, "little") for number in (self._next_serial(), call.serial))
-            self._stream.write(stencil.begin + serial + stencil.middle + reply + stencil.end)
+            self._stream.send(call.sender, stencil.begin + serial + stencil.middle + reply + stencil.end)
 
     def signal(
         self,
@@ -367,6 +373,11 @@ class _Stream(asyncio.Protocol):
         self._skip = 0
         """Bytes of a refused message that are still to come."""
         self._again: asyncio.Handle | None = None
+        self._outgoing = Outgoing()
+        self._full = False
+        """Whether so much is written that the rest waits."""
+        self._together = False
+        """Whether what is sent is written in a moment, all at once: each write lets other threads go first."""
         self.authenticated: asyncio.Future[None] = self._loop.create_future()
         self.authenticated.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.closed = asyncio.Event()
@@ -380,7 +391,8 @@ class _Stream(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 — a stream socket has no other
         self._transport = transport
         self.closed.clear()
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        transport.set_write_buffer_limits(high=_WRITTEN)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL)
         transport.write(b"\0AUTH EXTERNAL %b\r\n" % str(os.geteuid()).encode().hex().encode())
 
     def data_received(self, data: bytes) -> None:
@@ -392,15 +404,17 @@ class _Stream(asyncio.Protocol):
             self._take_turn()
 
     def pause_writing(self) -> None:
-        """Read nothing more while the bus does not take our answers."""
-        self.choked = True
-        self._pace()
+        """Write nothing more until the bus has taken what is written."""
+        self._full = True
 
     def resume_writing(self) -> None:
         """Go on."""
-        self.choked = False
-        if self._again is None:
-            self._take_turn()
+        self._full = False
+        self._flush()
+        if self.choked and self._outgoing.size <= _HIGH_WATER // 2:
+            self.choked = False
+            if self._again is None:
+                self._take_turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits."""
@@ -414,17 +428,31 @@ class _Stream(asyncio.Protocol):
 
     # -- used by the bus -------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """Send bytes; a bus that takes nothing for long is given up."""
+    def send(self, destination: str, message: bytes) -> None:
+        """Send a message; a bus that takes nothing for long is not read either, and in the end given up."""
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(data)
-        if self._transport.get_write_buffer_size() > _MAX_UNSENT:
+        self._outgoing.add(destination, message)
+        if not self._together:
+            self._flush()
+        if self._outgoing.size > _MAX_UNSENT:
             self._give_up("it does not take what is sent")
+        elif self._outgoing.size > _HIGH_WATER and not self.choked:
+            self.choked = True
+            self._pace()
+
+    def _flush(self) -> None:
+        while not self._full and self._outgoing.size:
+            self._write(self._outgoing.take(_WRITTEN))
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         """Write what can be written at once, and close."""
         if self._transport is not None and not self._transport.is_closing():
+            self._write(self._outgoing.take(self._outgoing.size))
             if self._transport.get_write_buffer_size():
                 self._transport.abort()
             else:
@@ -437,11 +465,14 @@ class _Stream(asyncio.Protocol):
         self._again = None
         if not self.authenticated.done() and not self._authenticate():
             return
-        for _ in range(_TURN):
-            if self.choked or self._transport is None or self._transport.is_closing() or not self._serve_one():
+        self._together = True
+        until = self._loop.time() + _SLICE
+        while not (self.choked or self._transport is None or self._transport.is_closing()) and self._serve_one():
+            if self._loop.time() >= until:
+                self._again = self._loop.call_soon(self._take_turn)
                 break
-        else:
-            self._again = self._loop.call_soon(self._take_turn)
+        self._together = False
+        self._flush()
         self._pace()
 
     def _pace(self) -> None:
@@ -463,7 +494,7 @@ class _Stream(asyncio.Protocol):
         if not line.startswith(b"OK "):
             self._give_up(f"it refused to authenticate uid {os.geteuid()}")
             return False
-        self.write(b"BEGIN\r\n")
+        self._write(b"BEGIN\r\n")
         self.authenticated.set_result(None)
         return True
 

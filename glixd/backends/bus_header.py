@@ -76,6 +76,8 @@ class Call:
     @property
     def body(self) -> list[Any]:
         """The arguments; raises InvalidArgument for those that the library can't read."""
+        if not self.signature:
+            return []
         if self._body is None and self.signature == "a{sv}" and _has_no_options(self.data):
             self._body = [{}]
         if self._body is None:

@@ -27,8 +27,8 @@ class BusClient:
         """Who it is; None until the bus has said so."""
         self.admitted = False
         """Whether it counts as one of the connections of its uid; the calls of others are refused."""
-        self.refusal: Stencil | None = None
-        """What all its calls are answered while it is not admitted."""
+        self.refusals: dict[str, Stencil] = {}
+        """What its calls are answered while it is not admitted, and those for which there is no room."""
         self.introduction: asyncio.Task[None] | None = None
         self.waiting: deque[Call] = deque()
         self.waiting_bytes = 0

@@ -31,18 +31,16 @@ if TYPE_CHECKING:
 log = get_logger()
 
 Serve = Callable[[Call, Caller, BusClient], Coroutine[Any, Any, None]]
-Refuse = Callable[[Call, GlixError], None]
 
 
 class Crowd:
-    """The connections that have called. `serve` answers one call, `refuse` tells why it is not answered."""
+    """The connections that have called. `serve` answers one call."""
 
-    def __init__(self, engine: Engine, bus: Bus, limits: BusLimits, serve: Serve, refuse: Refuse) -> None:
+    def __init__(self, engine: Engine, bus: Bus, limits: BusLimits, serve: Serve) -> None:
         self._engine = engine
         self._bus = bus
         self._limits = limits
         self._serve = serve
-        self._refuse = refuse
         self._clients: dict[str, BusClient] = {}
         self._connections: Counter[int] = Counter()
         self._rounds = Rounds()
@@ -89,9 +87,9 @@ class Crowd:
         """Take a call in, unless its caller has too many connections or too many of its calls wait already."""
         client = self._clients.get(call.sender) or self._welcome(call.sender)
         if client.caller is not None and not self._admit(client, client.caller):
-            self._turn_away(client, client.caller, call)
+            self._turn_away(client, call, "connections", functools.partial(self._too_many_connections, client.caller))
         elif not self._has_room(client, call.size):
-            self._refuse(call, self._too_many_calls())
+            self._turn_away(client, call, "calls", self._too_many_calls)
         else:
             client.waiting.append(call)
             self._account(client, call.size)
@@ -142,7 +140,8 @@ class Crowd:
             return
         log.warning("connection refused", uid=uid, sender=client.name)
         while client.waiting:
-            self._turn_away(client, caller, self._next(client))
+            refusal = functools.partial(self._too_many_connections, caller)
+            self._turn_away(client, self._next(client), "connections", refusal)
             self._count(-1)
 
     def _admit(self, client: BusClient, caller: Caller) -> bool:
@@ -159,12 +158,13 @@ class Crowd:
         self._engine.attach(client)
         return True
 
-    def _turn_away(self, client: BusClient, caller: Caller, call: Call) -> None:
-        """Refuse a call of a connection that is one too many; there may be thousands of them."""
-        if client.refusal is None:
-            name, text, facts = told(self._too_many_connections(caller))
-            client.refusal = self._bus.stencil(call, name, text, facts)
-        self._bus.stamp(client.refusal, call)
+    def _turn_away(self, client: BusClient, call: Call, what: str, why: Callable[[], GlixError]) -> None:
+        """Refuse a call since there are too many; there may be thousands of them."""
+        refusal = client.refusals.get(what)
+        if refusal is None:
+            name, text, facts = told(why())
+            refusal = client.refusals[what] = self._bus.stencil(call, name, text, facts)
+        self._bus.stamp(refusal, call)
 
     # -- waiting and running ---------------------------------------------------------------------------------------
 

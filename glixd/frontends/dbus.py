@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from glixd import api
 from glixd.api import Caller
@@ -51,6 +51,7 @@ _ON_REQUEST: Final = ("log", "outcome")
 """Properties that GetManagedObjects leaves out for their size."""
 
 Reply = tuple[str, list[object]]
+Read = TypeVar("Read")
 
 
 class StandardError(InvalidRequest):
@@ -88,7 +89,7 @@ class DBusFrontend:
     def __init__(self, engine: Engine, bus: Bus, limits: BusLimits | None = None) -> None:
         self._engine = engine
         self._bus = bus
-        self._crowd = Crowd(engine, bus, limits or BusLimits(), self._serve, self._refuse)
+        self._crowd = Crowd(engine, bus, limits or BusLimits(), self._serve)
         self._large = FairThreads(2, "message", each=1)
         """Where large messages are read and written, so that nobody has to wait for that."""
         self._stopped = False
@@ -202,7 +203,7 @@ class DBusFrontend:
             raise StandardError(
                 "InvalidArgs", f"{message.member} takes ({expected}), and was given ({message.signature})."
             )
-        await self._read(call)
+        await self._aside(call, lambda: message.body)
         return await method(call)
 
     def _implied(self, interfaces: Sequence[str], member: str) -> str:
@@ -226,22 +227,20 @@ class DBusFrontend:
         taken = introspection.in_arguments(row)
         if message.signature != "".join(signature for _, signature in taken):
             raise _wrong_arguments(row, taken, message.signature)
-        *typed, options = await self._read(call)
         names = [name for name, _ in taken[:-1]]
-        arguments = {**_options(options, names), **dict(zip(names, map(plain, typed), strict=True))}
-        result = await self._run(call, row, arguments)
+        parameters = await self._aside(call, lambda: _parameters(message, row, names))
+        result = await self._engine.call(row, parameters, call.caller, call.client)
         if isinstance(result, api.Started):
             return "o", [_path(result.transaction)]
         if len(result.model_dump_json()) > _LARGE:
             return _Aside(lambda: ("a{sv}", [encoded(result)]))
         return "a{sv}", [encoded(result)]
 
-    async def _read(self, call: _Asked) -> list[Any]:
-        """The arguments of a call."""
-        message = call.message
-        if message.size > _LARGE:
-            await self._large.run_for(call.caller.uid, lambda: message.body)
-        return message.body
+    async def _aside(self, call: _Asked, read: Callable[[], Read]) -> Read:
+        """What `read` makes of the arguments of a call; elsewhere where there are many of them."""
+        if call.message.size > _LARGE:
+            return await self._large.run_for(call.caller.uid, read)
+        return read()
 
     async def _cancel(self, call: _Asked) -> Reply:
         options = _options(call.message.body[0], ["transaction"])
@@ -249,10 +248,7 @@ class DBusFrontend:
         return "", []
 
     async def _run(self, call: _Asked, row: api.Operation, arguments: dict[str, object]) -> api.Value:
-        may_ask = bool(call.message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
-        if may_ask and "interactive" in row.parameters.model_fields:
-            arguments.setdefault("interactive", True)
-        return await self._engine.call(row, api.parse(row, arguments), call.caller, call.client)
+        return await self._engine.call(row, _parsed(call.message, row, arguments), call.caller, call.client)
 
     async def _transaction(self, call: _Asked) -> api.Transaction:
         found = await self._run(call, api.operation("GetTransaction"), {"transaction": call.transaction})
@@ -349,6 +345,19 @@ def _options(options: Mapping[str, Any], typed: Sequence[str]) -> dict[str, obje
         if name in options:
             raise InvalidRequest(f"{name} is an argument of its own and no option.", details={"argument": name})
     return {name: plain(value) for name, value in options.items()}
+
+
+def _parameters(message: Call, row: api.Operation, names: Sequence[str]) -> api.Parameters:
+    """What a call of the manager asks for: its typed arguments by name, and the options behind them."""
+    *typed, options = message.body
+    return _parsed(message, row, {**_options(options, names), **dict(zip(names, map(plain, typed), strict=True))})
+
+
+def _parsed(message: Call, row: api.Operation, arguments: dict[str, object]) -> api.Parameters:
+    may_ask = bool(message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
+    if may_ask and "interactive" in row.parameters.model_fields:
+        arguments.setdefault("interactive", True)
+    return api.parse(row, arguments)
 
 
 def _wrong_arguments(row: api.Operation, taken: Sequence[tuple[str, str]], given: str) -> InvalidRequest:

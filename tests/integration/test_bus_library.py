@@ -119,7 +119,7 @@ async def test_the_library_is_given_nothing_of_a_message_that_is_too_large(
     with private_bus(tmp_path) as address:
         async with echo(address) as service, connection(address) as client:
             monkeypatch.setattr(bus_library._unmarshaller, "Unmarshaller", Counting)
-            client._stream.write(_huge(client))
+            client._stream.send("", _huge(client))
             assert await client.uid(service.unique_name) == os.getuid()
             assert (await client.call(call("s", "next"))).body == ["next"]
     assert given
