@@ -516,7 +516,8 @@ class _Stream(asyncio.Protocol):
             return True
         if len(self._buffer) < header + body:
             return False
-        data = bytes(self._buffer[: header + body])
+        with memoryview(self._buffer) as kept:
+            data = bytes(kept[: header + body])
         del self._buffer[: header + body]
         self._deliver(data)
         return True
