@@ -45,6 +45,8 @@ class Turns(Generic[One]):
 
 SLICE: Final = 0.001
 """Seconds of turns that are taken before the rest of the daemon has its own."""
+AT_ONCE: Final = 4
+"""Turns that are taken in that time at the most: what is only begun in them takes time afterwards."""
 
 
 class Turner(Protocol):
@@ -75,7 +77,9 @@ class Rounds:
     def _take(self) -> None:
         self._next = None
         until = self._clock() + SLICE
-        while self._turns:
+        for _ in range(AT_ONCE):
+            if not self._turns:
+                return
             uid, one = self._turns.take()
             if one.turn():
                 self._turns.add(uid, one)
