@@ -119,7 +119,7 @@ def read(data: bytes) -> Call | None:
             fields = _Fields.of(dict(_fields(data)))
         except (IndexError, struct.error, UnicodeDecodeError, ValueError):
             return None
-        if data[1] == Kind.CALL and len(known) <= _MAX_KNOWN:
+        if data[1] in _REPEATED and len(known) <= _MAX_KNOWN:
             if len(_KNOWN) >= _REMEMBERED:
                 _KNOWN.clear()
             _KNOWN[known] = fields
@@ -156,6 +156,8 @@ _REMEMBERED: Final = 1024
 of 500, and 1 µs for reading one instead of 4."""
 _MAX_KNOWN: Final = 384
 """Bytes of the longest that is remembered."""
+_REPEATED: Final = (Kind.CALL, Kind.SIGNAL)
+"""What is remembered; of answers no two have the same fields."""
 _KNOWN: Final[dict[bytes, _Fields]] = {}
 
 
