@@ -19,6 +19,7 @@ from typing import Final
 
 from glixd import api
 from glixd.api import Consent
+from glixd.backends.commits import line
 from glixd.backends.git import Git, LogEntry
 from glixd.backends.objects import REGULAR, Entry
 from glixd.backends.snapshot import FLAKE, LOCK, Snapshot
@@ -65,8 +66,20 @@ def undoable(git: Git, head: str, since: str | None = None) -> Iterator[LogEntry
 
     With `since`, those that came after that commit; whatever undid one of them came later still.
     """
+    return _still_there(_newest_first(git, f"{since}..{head}" if since else head))
+
+
+def undoable_since(git: Git, head: str, since: str) -> list[LogEntry] | None:
+    """Those that came after a commit; None where that does not lead to `head`."""
+    entries = line(git.read, since, head)
+    if entries is not None:
+        return list(_still_there(entries))
+    return list(undoable(git, head, since)) if git.is_ancestor(since, head) else None
+
+
+def _still_there(entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
     undone: set[str] = set()
-    for entry in _newest_first(git, f"{since}..{head}" if since else head):
+    for entry in entries:
         reverted = REVERTS.findall(entry.body)
         if entry.oid in undone:
             continue

@@ -151,7 +151,7 @@ class Git:
         words = ("log", *chosen, "-z", f"--format={form}", "--end-of-options", revision, "--", *paths)
         done = self._done(*words, environment={"GIT_LITERAL_PATHSPECS": "1"})
         fields = done.stdout.decode(errors="replace").split("\0")
-        return [_log_entry(fields[start : start + 6]) for start in range(0, len(fields) - 6, 7)]
+        return [log_entry(fields[start : start + 6]) for start in range(0, len(fields) - 6, 7)]
 
     def changed_paths(self, old: str | None, new: str) -> dict[str, tuple[Entry | None, Entry | None]]:
         """The files in which two commits differ, with what each has there; without `old`, all files of `new`."""
@@ -492,7 +492,8 @@ def _told(updates: Iterable[RefUpdate]) -> bytes:
     return "\n".join([*lines, "prepare", "commit", ""]).encode()
 
 
-def _log_entry(fields: Sequence[str]) -> LogEntry:
+def log_entry(fields: Sequence[str]) -> LogEntry:
+    """A commit as it is told: its name, moment, author and subject, its trailers, joined by a byte of 1, and all below the subject."""
     oid, moment, author, subject, trailers, body = fields
     found: dict[str, str] = {}
     for name, value in (line.partition(": ")[::2] for line in trailers.split("\x01") if line):

@@ -13,7 +13,7 @@ from glixd.protocol import ErrorCode
 from glixd.rebuilding.elsewhere import built_by
 from glixd.requests.tools import Tools
 from glixd.requests.values import Context, Made, Part, Prepared, digest_of
-from glixd.undo import undoable
+from glixd.undo import undoable_since
 
 
 def rebuild(tools: Tools, row: api.Operation, asked: api.RebuildParameters, context: Context) -> Prepared:
@@ -85,12 +85,13 @@ def restore(tools: Tools, row: api.Operation, asked: api.RollbackParameters, con
     if not asked.dry_run:
         tools.knock()
     commit, head, git = tools.generations.commit(number, path), context.snapshot.commit, context.snapshot.git
-    if commit is None or not git.is_ancestor(commit, head):
+    newer = undoable_since(git, head, commit) if commit else None
+    if commit is None or newer is None:
         raise Refused(
             f"Generation {number} was not built from a commit of this branch, so there is no manifest to go back to.",
             hint=f"Switch to it by hand: {command}",
             details={"generation": number, "command": command},
         )
-    undoes = tuple(entry.oid for entry in undoable(git, head, commit))
+    undoes = tuple(entry.oid for entry in newer)
     targets = (Target(f"generation {number}", commit),)
     return Restore(host, number, commit, path, asked.boot, undoes), (Part(row.policy, targets),)
