@@ -12,6 +12,7 @@ from glixd import api
 from glixd.api import Caller
 from glixd.backends.objects import Commit, Content, Entry, Person
 from glixd.backends.process import Cancellation
+from glixd.backends.repository import Ahead
 from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.model.change import Plan, Request, listed
 from glixd.model.lockfile import LockFile
@@ -42,7 +43,10 @@ class Job:
     step: Callable[[str], None] = lambda _title: None
     committed: Callable[[str], None] = lambda _commit: None
     point: Callable[[str], None] | None = None
-    """Called with the commit right before its commit point: what it raises is why there is none."""
+    """Called with the commit right before its commit point, when nix can see it: what it raises is why there is none."""
+    before: Callable[[str, Ahead | None], object] | None = None
+    """The same for what takes long and needs no other program to see the commit. It has the objects written before it does
+    what can't be undone; there are none of a change that is there already, and no commit point then."""
     check: Callable[[str], None] | None = None
     """Called with the commit once nix can see it, in a dry run too: what it raises speaks against the change."""
 

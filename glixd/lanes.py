@@ -280,8 +280,15 @@ class Lanes:
             self._teller(ticket),
             job.step,
             job.cancellation,
+            partial(self._will_commit, ticket),
         )
         return restoring.run(parts.transactor, job, request)
+
+    def _will_commit(self, ticket: Ticket, commit: str) -> None:
+        """What a way back will commit is in its record when it begins to activate, and also where it is made once more."""
+        ticket.rebuilding = commit
+        if ticket.state is State.ACTIVATING:
+            self._parts.database.save(ticket.record())
 
     async def _remember(self, ticket: Ticket, request: Remember) -> Result:
         """Among the changes, since it writes into the repository as they do."""

@@ -11,7 +11,6 @@ from typing import Final
 from glixd import api
 from glixd.backends.activator import Activated, Status
 from glixd.backends.git import LogEntry
-from glixd.backends.repository import SCRATCH_REF
 from glixd.errors import GlixError
 from glixd.log import get_logger
 from glixd.model.change import ALL_HOSTS
@@ -86,11 +85,11 @@ class Recovery:
     def _went(self, record: api.Transaction, commit: str | None, activated: Activated) -> api.Transaction:
         """The switch went well: what was still to be done after it is done now."""
         if record.operation == "Rollback" and commit is None:
-            commit = self._committed(record.id)
+            commit = self._committed(record)
             if commit is None:
                 message = "The generation is live again, and the daemon ended before its manifest was committed."
                 return _failed(record, None, message, "Run the same rollback again: it only commits.")
-        elif activated.generation is not None:
+        elif record.operation != "Rollback" and activated.generation is not None:
             self._remember(record, activated.generation)
         return _ended(told_afterwards(record, activated), State.SUCCEEDED, commit)
 
@@ -104,22 +103,22 @@ class Recovery:
         except GlixError as error:
             log.warning("the tag of a generation could not be written", generation=generation, reason=error.message)
 
-    def _committed(self, transaction: str) -> str | None:
+    def _committed(self, record: api.Transaction) -> str | None:
         """Finish the commit that was made and not published yet; None where it does not fit any more."""
-        repository = self._parts.repository
+        repository, commit = self._parts.repository, record.rebuilding
         try:
             with repository.locked() as held:
-                found = repository.git.log(SCRATCH_REF, limit=1) if repository.git.ref(SCRATCH_REF) else []
                 base = repository.snapshot().commit
-                if not found or found[0].trailers.get("Glix-Transaction") != transaction:
+                if commit is None or repository.git.ref(f"{commit}~1") != base:
                     return None
-                if repository.git.ref(f"{found[0].oid}~1") != base:
+                (made,) = repository.git.log(commit, limit=1)
+                if made.transaction != record.id:
                     return None
-                repository.commit_point(held, found[0].oid, base)
-                repository.publish(held, found[0].oid, repository.git.changed_paths(base, found[0].oid))
-                return found[0].oid
+                repository.commit_point(held, commit, base)
+                repository.publish(held, commit, repository.git.changed_paths(base, commit))
+                return commit
         except GlixError as error:
-            log.warning("a rollback could not be finished", transaction=transaction, reason=error.message)
+            log.warning("a rollback could not be finished", transaction=record.id, reason=error.message)
             return None
 
     def _commit_of(self, transaction: str) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from glixd import api
-from glixd.backends.repository import SCRATCH_REF, BranchMoved, Held, Published, Repository
+from glixd.backends.repository import SCRATCH_REF, Ahead, BranchMoved, Held, Published, Repository
 from glixd.backends.snapshot import Snapshot
 from glixd.concern import concerned
 from glixd.draft import Draft, Job, commit_of, outcome_of
@@ -167,6 +167,8 @@ class Transactor:
         finished = self._drafter.draft(newest, job, held.expected, shown if newest is snapshot else None)
         draft = told(snapshot, newest, job.request, finished) if isinstance(job.request, Push) else finished
         if not draft.changed:
+            if job.before:
+                job.before(snapshot.commit, None)
             if job.point:
                 job.point(snapshot.commit)
             return Result(api.Outcome(summary=draft.plan.summary, changed=False))
@@ -210,9 +212,14 @@ class Transactor:
             if one.job.point:
                 self._repository.show(held, one.commit)
                 one.job.point(one.commit)
-        for one in made:
-            one.job.cancellation.seal()
-        self._repository.commit_point(held, newest.commit, base.commit)
+
+        def before(ahead: Ahead) -> None:
+            for one in made:
+                if one.job.before:
+                    one.job.before(one.commit, ahead)
+                one.job.cancellation.seal()
+
+        self._repository.commit_point(held, newest.commit, base.commit, before)
         for one in made:
             one.job.committed(one.commit)
             one.job.step("publishing")

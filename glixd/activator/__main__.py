@@ -44,8 +44,8 @@ def main() -> None:
                 raise Refused(*config.wrong or ("this socket is for the daemon",))
             answer = {"result": _carry_out(parse(line), config, connection)}
         except (Refused, OSError) as error:
-            words = f"The activator refuses: {error}."
-            answer = {"refused": {"code": getattr(error, "code", "ActivationFailed"), "message": words}}
+            code, words = getattr(error, "code", "ActivationFailed"), f"The activator refuses: {error}."
+            answer = {"refused": {"code": code, "message": words}}
         _tell(answer)
         _say(connection, answer)
     sys.exit(bool(config.wrong))

@@ -24,6 +24,7 @@ _SETTINGS: Final = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/nul
 def check(order: Order, config: Namespace) -> None:
     """Refuse what is no system of the store, no commit of the branch now, or no moment for a switch."""
     path = Path(order.path)
+    config.syncing = Popen(["sync", "-f", config.store], stdin=DEVNULL)  # nix does not wait until a path is on the disk
     if not re.fullmatch(re.escape(f"{config.store}/") + "[0-9a-z]{32}-[^/]+", order.path):
         raise Refused("the store has no such path", "InvalidArgument")
     if not (path / "nixos-version").is_file() or not os.access(path / "bin/switch-to-configuration", os.X_OK):
@@ -71,7 +72,7 @@ def compare(order: Order, config: Namespace) -> None:
 
 def activate(order: Order, config: Namespace, say: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Set the profile, and switch in a unit of its own; raises Refused when the profile can't be set."""
-    _run("sync", "-f", os.fspath(config.store))  # nix does not wait until a path is on the disk
+    config.syncing.wait()
     generation = None
     if order.action in ("switch", "boot"):
         what = ("--set", order.path) if order.generation is None else ("--switch-generation", str(order.generation))

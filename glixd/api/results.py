@@ -494,7 +494,10 @@ class Transaction(Value):
     action: str | None = Field(
         None, description="What is rebuilt: switch, boot, test, build … after the commit, if any."
     )
-    rebuilding: str | None = Field(None, description="The commit that is built, or switched to.")
+    rebuilding: str | None = Field(
+        None,
+        description="The commit that is built, or switched to; of a way back to a generation, the one that it makes.",
+    )
     digest: str | None = Field(None, description="sha256 of the resolved request.")
     commit: str | None = Field(None, description="Set from the commit point on.")
     step: str | None = Field(None, description="What it does now.")

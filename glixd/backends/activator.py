@@ -119,6 +119,19 @@ class Activated:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """What the daemon does while the activator is at work."""
+
+    it_is_checked: Callable[[], object] = lambda: None
+    """What has to be done before the activator may go on; what it raises is why it may not."""
+    it_is_done: Callable[[], object] = lambda: None
+    """What can be done once it goes on; it is quick, and raises nothing."""
+
+
+NOTHING: Final = Meanwhile()
+
+
 class Activator(Protocol):
     """Whoever activates a built system."""
 
@@ -129,12 +142,11 @@ class Activator(Protocol):
         """Have it started in a moment, since there may be another order soon."""
 
     def activate(
-        self, order: Order, on_line: OnLine, cancellation: Cancellation, on_go: Callable[[], object] = lambda: None
+        self, order: Order, on_line: OnLine, cancellation: Cancellation, meanwhile: Meanwhile = NOTHING
     ) -> Activated:
         """Activate a system; raises NotAllowed, Refused or Cancelled, and then nothing was changed.
 
-        From the moment the caller is known to be allowed the cancellation is sealed, and `on_go` is called. `on_line` hears
-        what is said.
+        From the moment the caller is known to be allowed the cancellation is sealed. `on_line` hears what is said.
         """
 
     def result(self, transaction: str) -> Activated | None:
@@ -157,7 +169,7 @@ class ActivatorDoor:
         self._doorway.stay_ready()
 
     def activate(
-        self, order: Order, on_line: OnLine, cancellation: Cancellation, on_go: Callable[[], object] = lambda: None
+        self, order: Order, on_line: OnLine, cancellation: Cancellation, meanwhile: Meanwhile = NOTHING
     ) -> Activated:
         """Send the order, and hear what becomes of it."""
         line = order.line()
@@ -166,7 +178,8 @@ class ActivatorDoor:
             cancellation.follow(_Connection(connection))
             try:
                 connection.sendall(line)
-                answer = _listen(connection, on_line, cancellation, on_go)
+                meanwhile.it_is_checked()
+                answer = _listen(connection, on_line, cancellation, meanwhile)
             except OSError as error:
                 raise Failed(f"The activator does not answer: {error.strerror}.") from error
             finally:
@@ -217,7 +230,7 @@ class _Connection:
 
 
 def _listen(
-    connection: socket.socket, on_line: OnLine, cancellation: Cancellation, on_go: Callable[[], object]
+    connection: socket.socket, on_line: OnLine, cancellation: Cancellation, meanwhile: Meanwhile
 ) -> Activated | None:
     """The result that comes over a connection; None where it ends without one."""
     with connection.makefile("rb") as lines:
@@ -229,7 +242,7 @@ def _listen(
                 case {"allowed": True}:
                     cancellation.seal()  # whoever cancelled before this is heard: the connection ends without the word
                     connection.sendall(GO)
-                    on_go()
+                    meanwhile.it_is_done()
                 case {"refused": {"code": str(code), "message": str(words)}}:
                     raise _refusal(code, words)
                 case {"result": value}:

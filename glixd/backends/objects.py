@@ -81,16 +81,18 @@ class Commit(NamedTuple):
 
 
 class Pending:
-    """The objects that were made and are not written yet. For one thread at a time; others may read."""
+    """The objects that were made and no ref leads to yet. For one thread at a time; others may read."""
 
     def __init__(self, objects: Path, tree: Callable[[str], dict[str, Entry]]) -> None:
         self._objects = objects
         self._tree = tree
         self._made: dict[str, Object] = {}
+        self._written: set[str] = set()
+        """Those of them that were written already, and are kept until nothing can take them away any more."""
         self._syncing = files.Syncing()
 
     def get(self, oid: str) -> Object | None:
-        """An object that was made and is not written yet."""
+        """An object that was made here."""
         return self._made.get(oid)
 
     def named(self, name: str) -> str:
@@ -146,10 +148,22 @@ class Pending:
         ]
         return self._add("tag", "\n".join(lines).encode(), len(commit))
 
+    def write(self) -> None:
+        """Write what was made, durably, long before a ref leads to it; raises OSError as `settle` does.
+
+        It is kept here too: a `git prune` of somebody takes away what no ref leads to, and then `settle` writes it once more.
+        """
+        made = dict(self._made)
+        self.settle()
+        self._made, self._written = made, set(made)
+
     def settle(self) -> None:
         """Write what was made, durably; afterwards git has it. Raises OSError, and then it is as if nothing had been made."""
-        made, self._made = self._made, {}
-        places = {oid: self._objects / oid[:2] / oid[2:] for oid in made}
+        places = {oid: self._objects / oid[:2] / oid[2:] for oid in self._made}
+        there = {oid for oid in self._written if places[oid].exists()}
+        made = {oid: one for oid, one in self._made.items() if oid not in there}
+        self.forget()
+        places = {oid: places[oid] for oid in made}
         beside = {oid: place.with_name(f"tmp_obj_{place.name}") for oid, place in places.items()}
         folders = {place.parent for place in places.values()}
         if any(not folder.is_dir() for folder in folders):
@@ -179,7 +193,7 @@ class Pending:
 
     def forget(self) -> None:
         """Drop what was made and not written."""
-        self._made.clear()
+        self._made, self._written = {}, set()
 
     def _leaf(self, path: str, content: Content, commit: Commit, width: int) -> Entry | None:
         if not isinstance(content, bytes):

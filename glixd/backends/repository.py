@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from glixd.backends import files
 from glixd.backends.bell import Bell
@@ -44,6 +44,22 @@ BUSY_AFTER: Final = 10.0
 
 Changes = Mapping[str, tuple[Entry | None, Entry | None]]
 """Each file that a commit changes, with what was there and what is there now."""
+
+
+class Ahead(Protocol):
+    """What can be done for a commit whose commit point waits for something that takes long."""
+
+    def write(self) -> None:
+        """Have its objects on the disk; raises NoSpace or ReadOnly, and then there will be no commit point."""
+
+    def make_ready(self) -> None:
+        """Do what follows the commit point and shows nothing by itself; what fails here is done, and told of, in its place."""
+
+
+Mover = Callable[[list[RefUpdate]], bool]
+"""A git that waits to be told which refs to move, and says whether it did."""
+Before = Callable[[Ahead], object]
+"""What comes before a commit point, however long it takes; what it raises is why there is none."""
 
 
 class BranchMoved(Refused):
@@ -90,6 +106,8 @@ class Repository:
         self.folder = self.git.directory / "glix"
         self.scratch = self.folder / "tmp"
         self._moving = Moving(self.folder / "moving", self.git.directory)
+        self._noted: str | None = None
+        """Of which commit there may be a note that is not in its place yet."""
         self.worktree = WorkTree(self.git, self.scratch)
         self._branch = branch
         self._bell = bell or Bell()
@@ -211,12 +229,16 @@ class Repository:
         if not self.git.update_refs([RefUpdate(ref, commit, "")], keep=held.keep):
             raise Failed(f"git could not set {ref}.", code=ErrorCode.READ_ONLY)
 
-    def commit_point(self, held: Held, commit: str, base: str | None) -> None:
+    def commit_point(self, held: Held, commit: str, base: str | None, before: Before | None = None) -> None:
         """Move the branch from `base` to `commit`, durably; raises Conflict, Busy or ReadOnly, and then nothing moved.
 
-        The git that moves it starts while the objects are written: each takes 3 ms.
+        The git that moves it starts while the objects are written, or while `before` is done: it takes 3 ms.
         """
-        with self.git.moving(keep=held.keep) as move:
+        with contextlib.ExitStack() as stack:
+            ahead = _Ahead(self, held, commit, stack)
+            if before:
+                before(ahead)
+            move = ahead.mover()
             self._settle(held)
             moved = self._moved(move, commit, base)
         if moved:
@@ -257,7 +279,7 @@ class Repository:
             self._moving.write(self.branch, held.expected)
             self.git.pending.settle()
 
-    def _moved(self, move: Callable[[list[RefUpdate]], bool], commit: str, base: str | None) -> bool:
+    def _moved(self, move: Mover, commit: str, base: str | None) -> bool:
         """Whether git moved the branch; a git that was killed may have done so, and left its locks."""
         try:
             return move([RefUpdate(self.branch, commit, base)])
@@ -373,12 +395,12 @@ class Repository:
         diverged: list[str] = []
         shows = self.shows_branch()
         if shows:
-            diverged = self.worktree.publish(changes, held.expected)
             with self.index.changing(held.keep) as scratch, self.git.staging(scratch, keep=held.keep) as stage:
-                note = self._new_note(commit)
+                diverged = self.worktree.publish(changes, held.expected)
+                note = self.note(commit)
                 stage({path: new for path, (_, new) in changes.items()})
         else:
-            note = self._new_note(commit)
+            note = self.note(commit)
         note.replace(self.folder / "published")
         if not (shows and self.shows_branch()):
             return Published(pending=f"{self.branch} is not checked out; the work tree shows another branch")
@@ -393,12 +415,16 @@ class Repository:
 
     def _note_shown(self, commit: str) -> None:
         """Note what the work tree shows. The rename need not be durable: with an older note it is published once more."""
-        self._new_note(commit).replace(self.folder / "published")
+        self.note(commit).replace(self.folder / "published")
 
-    def _new_note(self, commit: str) -> Path:
+    def note(self, commit: str) -> Path:
         """The note of what the work tree will show, durable, and not in its place yet."""
         fresh = self.scratch / "published"
+        if self._noted == commit and fresh.exists():
+            return fresh
+        self._noted = None
         files.write_durably(fresh, f"{commit}\n".encode(), 0o600)
+        self._noted = commit
         return fresh
 
     def _made_since(self, old: str, new: str) -> bool:
@@ -429,6 +455,34 @@ class Repository:
                 left.unlink()
         for crash in self.git.directory.glob("fast_import_crash_*"):
             crash.unlink(missing_ok=True)
+
+
+class _Ahead:
+    """For a commit that was made and not written; what it starts ends with `stack`."""
+
+    def __init__(self, repository: Repository, held: Held, commit: str, stack: contextlib.ExitStack) -> None:
+        self._repository = repository
+        self._held = held
+        self._commit = commit
+        self._stack = stack
+        self._mover: Mover | None = None
+
+    def write(self) -> None:
+        """Have its objects on the disk."""
+        with files.translating(self._repository.root):
+            self._repository.git.pending.write()
+
+    def make_ready(self) -> None:
+        """Start the git that moves the branch, and write the note of what the work tree will show."""
+        with contextlib.suppress(OSError, GlixError):
+            self.mover()
+            self._repository.note(self._commit)
+
+    def mover(self) -> Mover:
+        """The git that moves the branch."""
+        if self._mover is None:
+            self._mover = self._stack.enter_context(self._repository.git.moving(keep=self._held.keep))
+        return self._mover
 
 
 def adopted_blob(data: bytes | None, like: str) -> str | None:

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from glixd import api
-from glixd.backends.activator import Action, Activated, Activator, Order, Status
+from glixd.backends.activator import NOTHING, Action, Activated, Activator, Meanwhile, Order, Status
 from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
 from glixd.errors import Failed, GlixError
@@ -58,10 +57,8 @@ class Activation:
         if self._activator:
             self._activator.stay_ready()
 
-    def activate(
-        self, order: Order, tell: Tell, cancellation: Cancellation, on_go: Callable[[], object] = lambda: None
-    ) -> Went:
-        """Carry an order out; once it is allowed, the cancellation is sealed, and `on_go` is called. Raises what forbids it."""
+    def activate(self, order: Order, tell: Tell, cancellation: Cancellation, meanwhile: Meanwhile = NOTHING) -> Went:
+        """Carry an order out; once it is allowed, the cancellation is sealed. Raises what forbids it."""
         if self._activator is None:
             raise Failed("This daemon has no activator.", code=ErrorCode.UNSUPPORTED_HERE)
         began, lines = time.monotonic(), list[str]()
@@ -70,7 +67,7 @@ class Activation:
             lines.append(line)
             tell(News(Progress(Phase.ACTIVATING, elapsed=time.monotonic() - began), (line,)))
 
-        activated = self._activator.activate(order, hear, cancellation, on_go)
+        activated = self._activator.activate(order, hear, cancellation, meanwhile)
         if cancellation.abandoned:
             raise Abandoned
         return Went(activated, tuple(lines) or activated.tail)

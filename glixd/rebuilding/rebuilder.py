@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from glixd import api
 from glixd.backends import activator
-from glixd.backends.activator import Activated, Order, Status
+from glixd.backends.activator import Activated, Meanwhile, Order, Status
 from glixd.backends.profile import Profile
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import FLAKE, LOCK
@@ -268,7 +268,7 @@ class Rebuilder:
                 order,
                 errand.tell,
                 errand.cancellation,
-                lambda: found.append(self._beside.submit(self._change, before, path)),
+                Meanwhile(it_is_done=lambda: found.append(self._beside.submit(self._change, before, path))),
             )
             return self._activated(errand, rebuilt, before, order, went, found)
         errand.step("comparing it with what runs")

@@ -2,7 +2,8 @@
 """Going back to a generation: its manifest as one commit and its system as it was built then, both or neither.
 
 The commit is made up to its commit point, then the system is activated, which takes seconds and builds nothing; only if that
-went well the commit point follows. It moves a branch that nobody else can move meanwhile, but it can fail as a disk can: then
+went well the commit point follows. Its objects are written while the activator looks at its order, which does not go on before
+they are on the disk. The commit point moves a branch that nobody else can move meanwhile, but it can fail as a disk can: then
 the error says what runs, and doing the same again only commits.
 """
 
@@ -14,10 +15,10 @@ from dataclasses import replace
 from typing import Final
 
 from glixd import api
-from glixd.backends.activator import Order, Status
+from glixd.backends.activator import Meanwhile, Order, Status
 from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
-from glixd.backends.repository import Repository
+from glixd.backends.repository import Ahead, Repository
 from glixd.draft import Job
 from glixd.errors import GlixError
 from glixd.model.change import Restore
@@ -44,7 +45,9 @@ class Restoring:
         tell: Tell,
         step: Callable[[str], None],
         cancellation: Cancellation,
+        on_commit: Callable[[str], object],
     ) -> None:
+        """`on_commit` is told of the commit before anything is activated: whoever finishes this after a crash has to know."""
         self._repository = repository
         self._activation = activation
         self._profile = profile
@@ -52,6 +55,7 @@ class Restoring:
         self._tell = tell
         self._step = step
         self._cancellation = cancellation
+        self._on_commit = on_commit
         self._previous = profile.current()
         self._went: Went | None = None
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="way-back")
@@ -61,12 +65,18 @@ class Restoring:
     def run(self, transactor: Transactor, job: Job, request: Restore) -> Result:
         """Do both; raises the error because of which neither was done."""
 
-        def go(commit: str) -> None:
-            self._kept = (commit, self._beside.submit(self._unrestored, request, commit))
-            self._go()
+        def go(commit: str, ahead: Ahead | None) -> None:
+            self._on_commit(commit)
+            if self._went is None:  # else somebody committed meanwhile, so the commit was made again
+                self._went = self._activated(
+                    Meanwhile(
+                        it_is_checked=ahead.write if ahead else lambda: None,
+                        it_is_done=lambda: self._get_on(request, commit, ahead),
+                    )
+                )
 
         try:
-            result = transactor.run(replace(job, point=None if job.dry_run else go))
+            result = transactor.run(replace(job, before=None if job.dry_run else go))
         except GlixError as error:
             if self._went is None:
                 raise
@@ -99,16 +109,20 @@ class Restoring:
     def _unrestored(self, request: Restore, commit: str) -> tuple[str, ...]:
         return unrestored(self._repository.at(request.commit), self._repository.at(commit), request.host)
 
-    def _go(self) -> None:
-        """Activate, once; a commit that has to be made again because somebody committed meanwhile finds it done."""
-        if self._went is not None:
-            return
+    def _get_on(self, request: Restore, commit: str, ahead: Ahead | None) -> None:
+        """What comes after the activation and needs nothing of it; the activator has the other core."""
+        if ahead:
+            ahead.make_ready()
+        self._kept = (commit, self._beside.submit(self._unrestored, request, commit))
+
+    def _activated(self, meanwhile: Meanwhile) -> Went:
+        """Activate; raises why that failed, with what runs then."""
         self._step(f"activating generation {self._order.generation}")
-        went = self._activation.activate(self._order, self._tell, self._cancellation)
+        went = self._activation.activate(self._order, self._tell, self._cancellation, meanwhile)
         if went.activated.status in (Status.FAILED, Status.INTERRUPTED):
             restored = self._previous is not None and self._activation.put_back(self._order, self._previous, self._tell)
             raise activation.failure(went, self._previous if restored else None)
-        self._went = went
+        return went
 
     def _told(self, result: Result, request: Restore, went: Went) -> Result:
         activated, units = went.activated, told_units(list(went.lines))

@@ -447,6 +447,35 @@ def test_a_rollback_whose_daemon_is_killed_while_it_activates_is_finished_by_the
         assert site.read("hosts/laptop/glix.toml") == site.committed("hosts/laptop/glix.toml")
 
 
+@pytest.mark.parametrize("committed", [False, True], ids=["and prunes", "commits, and prunes"])
+def test_a_rollback_is_committed_whatever_somebody_does_in_the_repository_while_it_activates(
+    site: Site, machine: Machine, daemon: RunningDaemon, committed: bool
+) -> None:
+    gate, text = waiting(site)
+    configure(site, daemon, text)
+    opened = threading.Thread(target=gate.write_text, args=("go\n",))
+    opened.start()
+    daemon.done("Add", refs=["hello"], apply=True)
+    opened.join()
+    configure(site, daemon, "")
+    daemon.done("Add", refs=["git"], apply=True)
+    with daemon.connect() as client:
+        transaction = client.call("Rollback", to_generation=1)["transaction"]
+        client.reach(transaction, "activating")
+        if committed:
+            site.commit({"notes.txt": "mine\n"})
+        site.git("prune", "--expire=now")
+        head = site.git("rev-parse", "HEAD")
+        gate.write_text("go\n")
+        assert client.wait(transaction)["state"] == "succeeded"
+    assert site.git("rev-parse", "HEAD~1") == head
+    assert site.git("fsck", "--strict", "--no-dangling") == ""
+    assert machine.running == machine.system(1)
+    assert [one["name"] for one in daemon.call("List")["packages"]] == ["hello"]
+    assert site.read("hosts/laptop/glix.toml") == site.committed("hosts/laptop/glix.toml")
+    assert committed is (site.root.joinpath(site.repository, "notes.txt").exists())
+
+
 def test_a_commit_that_comes_while_a_build_runs_is_built_before_anything_is_activated(
     unbuilt_site: Site,
 ) -> None:
