@@ -9,7 +9,7 @@ import sys
 from glixctl import output, plain
 from glixctl.client import Client, Target
 from glixctl.errors import ClientError
-from glixd.protocol import ErrorCode, Exit
+from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def _obey(command: Command, options: Namespace) -> int:
     try:
         return command.run(options, client)
     except ClientError as error:
+        from glixd.protocol import ErrorCode
+
         if error.name == ErrorCode.NO_REPOSITORY and options.dir:
             error.hint = f"Run: glixctl init --dir {options.dir}"
         raise options.spelling.respelt(error) from error

@@ -8,18 +8,18 @@ wrapper costs more time to load than the whole conversation takes.
 from __future__ import annotations
 
 import _socket
-import contextlib
 import errno
 import os
 import time
 
 from glixctl import wire, wish
 from glixctl.errors import UNREACHABLE, ClientError, Disconnected, NotListening, Unreachable, UsageError
-from glixd.protocol import SYSTEM_SOCKET, ErrorCode, State, user_repository, user_socket
+from glixd.protocol import CANCELLED, SYSTEM_SOCKET, user_repository, user_socket
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from typing import Any, Protocol
 
     Answer = dict[str, Any]
@@ -50,9 +50,6 @@ PAUSE = 0.1
 
 MODES = ("user", "system")
 TRANSPORTS = ("socket", "bus")
-
-_LOST = (UNREACHABLE, ErrorCode.INTERRUPTED)
-"""Errors of `Wait` that say nothing about the transaction: the daemon went away, or stops."""
 
 
 class Target:
@@ -191,17 +188,14 @@ class Client:
         self.transaction = None
         return transaction
 
-    @contextlib.contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> AbstractContextManager[None]:
         """Have somebody here who asks for a password when the daemon of the system wants one."""
         if self.asks and self.target.mode == "system":
             from glixctl import agent  # a daemon of one's own asks for nothing
 
             if agent.wanted():
-                with agent.listening(self._environment):
-                    yield
-                return
-        yield
+                return agent.listening(self._environment)
+        return _Nobody()
 
     def call_interactively(self, method: str, params: Mapping[str, Any]) -> Answer:
         """The answer to a query about what may be somebody else's."""
@@ -224,7 +218,7 @@ class Client:
             ended = self._cancelled(transaction)
         except ClientError as error:
             return f"Interrupted; transaction {transaction} was not cancelled ({error.message}); {look}."
-        if ended.get("state") == State.CANCELLED:
+        if ended.get("state") == CANCELLED:
             return f"Interrupted; transaction {transaction} is cancelled and nothing was changed."
         return f"Interrupted; transaction {transaction} ended as {ended.get('state')}; {look}."
 
@@ -273,9 +267,11 @@ class Client:
             try:
                 return self._request("Wait", {"transaction": transaction, "timeout": WAIT}, on_progress)
             except ClientError as error:
+                from glixd.protocol import ErrorCode
+
                 if error.name == ErrorCode.TIMED_OUT:
                     lost = None
-                elif error.name not in _LOST:
+                elif error.name not in (UNREACHABLE, ErrorCode.INTERRUPTED):  # the daemon went away, or stops
                     raise
                 else:
                     lost = lost or time.monotonic()
@@ -283,6 +279,16 @@ class Client:
                         raise _unknown(error, transaction) from error
                     self.close()
                     time.sleep(PAUSE)
+
+
+class _Nobody:
+    """Nobody who asks; `contextlib` has the same and takes a tenth of the start of a command to load."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def _unknown(error: ClientError, transaction: str) -> Unreachable:

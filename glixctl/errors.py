@@ -6,11 +6,13 @@ ClientError            whatever ends a command
 └── Unreachable        the daemon can't be asked
     ├── NotListening   nobody answers there: the user's daemon may be started
     └── Disconnected   the daemon went away before it had answered
+
+The table of errors is loaded where something went wrong.
 """
 
 from __future__ import annotations
 
-from glixd.protocol import ERRORS, ErrorCode, Exit, json_code
+from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -45,20 +47,24 @@ class ClientError(Exception):
     @classmethod
     def from_wire(cls, error: Mapping[str, Any]) -> ClientError:
         """The error whose name, message, hint and details the daemon sent; an unknown name is a plain failure."""
+        from glixd.protocol import ERRORS, ErrorCode
+
         name = str(error.get("name") or ErrorCode.INTERNAL)
         return cls(
             str(error.get("message") or "The daemon gave no reason."),
             name=name,
-            exit_code=ERRORS[ErrorCode(name)].exit_code if name in _NAMES else Exit.FAILED,
+            exit_code=ERRORS[ErrorCode(name)].exit_code if _is_known(name) else Exit.FAILED,
             hint=str(error.get("hint") or ""),
             details=error.get("details") or {},
         )
 
     def document(self) -> dict[str, Any]:
         """The error as `--json` prints it."""
+        from glixd.protocol import ErrorCode, json_code
+
         return {
             "error": {
-                "code": json_code(ErrorCode(self.name)) if self.name in _NAMES else None,
+                "code": json_code(ErrorCode(self.name)) if _is_known(self.name) else None,
                 "name": self.name,
                 "message": self.message,
                 "hint": self.hint,
@@ -71,6 +77,8 @@ class UsageError(ClientError):
     """The command line says something that glixctl does not understand."""
 
     def __init__(self, message: str, hint: str = "") -> None:
+        from glixd.protocol import ErrorCode
+
         super().__init__(message, name=ErrorCode.INVALID_ARGUMENT, exit_code=Exit.USAGE, hint=hint)
 
 
@@ -96,4 +104,7 @@ class Disconnected(Unreachable):
         self.answering = answering
 
 
-_NAMES = frozenset(code.value for code in ErrorCode)
+def _is_known(name: str) -> bool:
+    from glixd.protocol import ErrorCode
+
+    return name in {code.value for code in ErrorCode}

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 
 from glixctl import output, wire
-from glixd.protocol import State
+from glixd.protocol import ENDS, WAITING_FOR_AUTHORISATION
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 BRIEF = 1.0
 """Seconds in which a change that is over need not have said what it was doing."""
-_ENDS = tuple(state for state in State if state.final)
 
 
 class Progress:
@@ -61,14 +59,14 @@ class Progress:
         if event.get("phase"):
             self._build(event)
             return
-        if event.get("state") == State.WAITING_FOR_AUTHORISATION:
+        if event.get("state") == WAITING_FOR_AUTHORISATION:
             self.clear()  # the line belongs to whoever asks for a password
             return
         self._end_view()
         if self._log:
             self._show_log(event.get("lines") or ())
         text = output.escape(event.get("step") or event.get("state") or "")
-        if not text or event.get("state") in _ENDS:
+        if not text or event.get("state") in ENDS:
             return
         if self._live:
             self._rewrite(text + output.share(event))
@@ -91,9 +89,11 @@ class Progress:
         """How far a build is: in a view on a terminal where rich is installed, else in plain lines."""
         if self._live and self._view is None:
             self.clear()
-            with contextlib.suppress(ImportError):
+            try:
                 from glixctl.live import View  # rich is slow to load, and an extra
-
+            except ImportError:
+                self._view = None
+            else:
                 self._view = View(self._stream)
         if self._view is not None:
             self._view.show(event)

@@ -16,7 +16,7 @@ SHOWN = 40
 _SIGNS = {"added": "+", "removed": "-", "upgraded": "^", "downgraded": "v", "changed": "~"}
 
 
-def exit_code(rebuild: Mapping[str, Any]) -> Exit:
+def exit_code(rebuild: Mapping[str, Any]) -> int:
     """What a rebuild that went well ends with: units that failed count more than a reboot that is needed."""
     if (rebuild.get("units") or {}).get("failed") and rebuild.get("activated"):
         return Exit.UNITS_FAILED

@@ -24,6 +24,8 @@ def dumps(value: object) -> str:
             return {None: "null", True: "true", False: "false"}[value]
         case int():
             return int.__repr__(value)
+        case float() if value - value == 0:  # not of NaN and the infinities
+            return float.__repr__(value)
         case list() | tuple():
             return f"[{', '.join(map(dumps, value))}]"
         case dict():

@@ -29,7 +29,7 @@ ORIGIN: Final = '.\\" Written by scripts/manpages.py from the parsers of glixctl
 LICENCE: Final = '.\\" SPDX-License-Identifier: GPL-3.0-or-later'
 SHARED: Final = "with every verb"
 
-EXITS: Final[Mapping[Exit, str]] = {
+EXITS: Final[Mapping[int, str]] = {
     Exit.DONE: "It is done.",
     Exit.FAILED: "It failed.",
     Exit.USAGE: "The command line is not understood.",
@@ -154,7 +154,7 @@ def _program() -> Page:
     page.section("options")
     _options(page, cli.parser_of("ping", commands.load("ping")), SHARED)
     page.entry("\\fB\\-v\\fR, \\fB\\-\\-version\\fR", "print the version of this client")
-    page.entries("exit status", {str(int(code)): meaning for code, meaning in EXITS.items()})
+    page.entries("exit status", {str(code): meaning for code, meaning in EXITS.items()})
     page.entries("environment", ENVIRONMENT)
     page.entries("files", FILES)
     page.see_also(["glixd(8)", "nix(1)"])

@@ -262,9 +262,9 @@ def _default(field: FieldInfo) -> str:
 def _errors() -> str:
     errors = _table(
         ("error", "JSON-RPC", "exit code", "meaning"),
-        ((f"`{code}`", str(json_code(code)), str(int(row.exit_code)), row.meaning) for code, row in ERRORS.items()),
+        ((f"`{code}`", str(json_code(code)), str(row.exit_code), row.meaning) for code, row in ERRORS.items()),
     )
-    exits = _table(("exit code", "meaning"), ((str(int(code)), EXITS[code]) for code in Exit))
+    exits = _table(("exit code", "meaning"), ((str(code), EXITS[code]) for code in Exit.all().values()))
     return "\n".join(
         [
             "# Errors and exit codes",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from glixctl import output
 from glixctl.errors import ClientError
 from glixctl.progress import Progress
-from glixd.protocol import PAGE_SIZE, ErrorCode, Exit, State
+from glixd.protocol import CANCELLED, PAGE_SIZE, SUCCEEDED, Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def report(options: Namespace, transaction: Mapping[str, Any]) -> int:
         output.warning(text)
     if options.json:
         output.document(transaction)
-    if transaction.get("state") != State.SUCCEEDED:
+    if transaction.get("state") != SUCCEEDED:
         return _report_failure(options, transaction)
     outcome = transaction.get("outcome") or {}
     if not options.json:
@@ -201,6 +201,8 @@ def _report_failure(options: Namespace, transaction: Mapping[str, Any]) -> int:
 
 def _unexplained(transaction: Mapping[str, Any]) -> dict[str, object]:
     """The error of a transaction that ended badly and carries none."""
+    from glixd.protocol import ErrorCode
+
     state = transaction.get("state")
-    name = ErrorCode.CANCELLED if state == State.CANCELLED else ErrorCode.INTERNAL
+    name = ErrorCode.CANCELLED if state == CANCELLED else ErrorCode.INTERNAL
     return {"name": name, "message": f"Transaction {transaction.get('id')} ended as {state}."}

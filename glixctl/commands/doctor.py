@@ -6,7 +6,7 @@ from __future__ import annotations
 from glixctl import output
 from glixctl.commands._common import given
 from glixctl.errors import ClientError, Unreachable
-from glixd.protocol import COMMIT, VERSION, Exit, State
+from glixd.protocol import COMMIT, SUCCEEDED, VERSION, Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _operated(client: Client, operation: str) -> Check:
         transaction = client.run(operation, {"reason": "glixctl doctor --fix"}, lambda _: None)
     except ClientError as error:
         return _check("fix", FAIL, error.message, error.hint or None)
-    if transaction["state"] == State.SUCCEEDED:
+    if transaction["state"] == SUCCEEDED:
         return _check("fix", "OK", f"{operation}: {transaction['outcome']['summary']}")
     error_info = transaction.get("error") or {}
     return _check(

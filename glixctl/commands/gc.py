@@ -6,7 +6,7 @@ from __future__ import annotations
 from glixctl import output
 from glixctl.commands._common import count, given, report
 from glixctl.progress import Progress
-from glixd.protocol import State
+from glixd.protocol import SUCCEEDED
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run(options: Namespace, client: Client) -> int:
     finally:
         progress.clear()
     garbage = (transaction.get("outcome") or {}).get("garbage") or {}
-    if not options.json and transaction["state"] == State.SUCCEEDED:
+    if not options.json and transaction["state"] == SUCCEEDED:
         _print("generations", garbage.get("generations") or () if not options.quiet else ())
         _print("kept alive by", garbage.get("roots") or () if options.roots else ())
     return report(options, transaction)

@@ -7,7 +7,7 @@ from glixctl import output
 from glixctl.commands._common import carry, count, given, host_flag
 from glixctl.errors import ClientError, UsageError
 from glixctl.progress import Progress
-from glixd.protocol import State
+from glixd.protocol import SUCCEEDED
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _remember(client: Client, transaction: str, generation: int) -> None:
     """Have what a machine was switched to tagged; raises ClientError where it was not."""
     progress = Progress(quiet=True, documents=False)
     ended = client.run("RememberGeneration", {"build": transaction, "generation": generation}, progress)
-    if ended["state"] != State.SUCCEEDED:
+    if ended["state"] != SUCCEEDED:
         raise ClientError.from_wire(ended.get("error") or {})
 
 

@@ -168,7 +168,7 @@ WHERE: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 }
 """The folder of an example that says none."""
 
-ENDS: Final[Mapping[tuple[str, str], Exit]] = {
+ENDS: Final[Mapping[tuple[str, str], int]] = {
     (MAN, f"glixctl transaction cancel {ID}"): Exit.REFUSED,  # it has ended already
     (MAN, "glixctl rebuild --home"): Exit.NOT_FOUND,  # alice has a home there, and whoever runs this has none
     **{(MAN, f"glixctl doctor{flag}"): Exit.FAILED for flag in ("", " --verify", " --fix")},  # here is no user alice

@@ -30,7 +30,7 @@ def run(site: Site, *words: str) -> str:
     return done.stdout
 
 
-def refused(site: Site, status: Exit, *words: str) -> str:
+def refused(site: Site, status: int, *words: str) -> str:
     """Run a command that must be refused and leave no trace; what it says."""
     before = site.trace()
     done = site.glixctl(*words)

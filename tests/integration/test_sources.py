@@ -69,7 +69,7 @@ def add(site: Site, *words: str) -> None:
     assert done.returncode == Exit.DONE, done.stderr
 
 
-def refused(site: Site, status: Exit, *words: str) -> str:
+def refused(site: Site, status: int, *words: str) -> str:
     """Run a command that must be refused and leave no trace; what it says."""
     before = site.trace()
     done = site.glixctl(*words)

@@ -59,7 +59,7 @@ class Case:
     operation: str
     parameters: Answer
     words: tuple[str, ...]
-    status: Exit = Exit.DONE
+    status: int = Exit.DONE
     error: ErrorCode | None = None
 
 

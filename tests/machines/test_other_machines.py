@@ -221,7 +221,7 @@ def test_a_machine_that_does_not_let_us_in_says_what_is_missing(site: Site, lan:
     ],
 )
 def test_exit_codes_mean_there_what_they_mean_here(
-    site: Site, lan: Network, daemon: RunningDaemon, settings: str, code: Exit, activation: str
+    site: Site, lan: Network, daemon: RunningDaemon, settings: str, code: int, activation: str
 ) -> None:
     pi = lan.start("pi")
     configure(site, daemon, settings)

@@ -79,12 +79,12 @@ def test_codes_are_the_specifications_own_or_in_its_range_for_servers() -> None:
 
 def test_no_error_exits_as_success_and_every_meaning_is_a_sentence() -> None:
     for entry in ERRORS.values():
-        assert entry.exit_code is not Exit.DONE
+        assert entry.exit_code != Exit.DONE
         assert entry.meaning.endswith(".")
 
 
 def test_exit_codes_are_those_that_scripts_know() -> None:
-    assert {code.name: code.value for code in Exit} == {
+    assert Exit.all() == {
         "DONE": 0,
         "FAILED": 1,
         "USAGE": 2,

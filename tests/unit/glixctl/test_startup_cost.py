@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.unit.glixctl.conftest import Daemon
 
@@ -65,6 +67,21 @@ def test_a_list_loads_nothing_that_is_slow_and_no_other_verb(daemon: Daemon) -> 
     assert {name for name in loaded if name.startswith("glixd.")} == {"glixd.protocol"}
     assert "glixctl.start" not in loaded
     assert "glixctl.bus" not in loaded
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("add", "hello", "--yes"), ("rollback", "--to", "1")], ids=lambda words: words[0]
+)
+def test_a_command_that_goes_well_makes_no_enumerations(daemon: Daemon, words: tuple[str, ...]) -> None:
+    """They, and the helpers of the language that they are made with, are a quarter of a start."""
+    daemon.play("List", {"packages": []})
+    for method in ("Add", "Rollback"):
+        daemon.play_transaction(method, outcome={"summary": "done", "changed": True})
+    code = f"import sys; sys.path.append({str(CHECKOUT)!r}); from glixctl.__main__ import main; assert main({words!r}) == 0"
+    loaded = _loaded([sys.executable, "-I", "-S", "-c", code])
+    assert "glixctl.commands._common" in loaded
+    unwanted = {"collections", "contextlib", "enum", "functools", "glixd.codes", "keyword", "operator", "reprlib"}
+    assert loaded & unwanted == set()
 
 
 def _loaded(command: list[str]) -> set[str]:
