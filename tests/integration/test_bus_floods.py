@@ -19,7 +19,7 @@ from glixd.backends.bus_library import Message, MessageType, Variant, marshalled
 from glixd.protocol import BUS_NAME, MAX_CONNECTIONS_PER_UID, OBJECT_PATH
 from tests.support import raw_bus
 from tests.support.daemon import RunningDaemon, Site, Template, new_site
-from tests.support.flood import FULL, GROWTH, PEAK, SLOWEST, Bystander, Result, flood, sized, warm, yardstick
+from tests.support.flood import FULL, GROWTH, OWN, PEAK, SLOWEST, Bystander, Result, flood, sized, warm, yardstick
 from tests.support.private_bus import open_bus
 from tests.support.raw_bus import RawBus
 
@@ -51,6 +51,7 @@ class World:
             assert result.bystander.quantile(transport, 0.99) < SLOWEST
         assert result.peak - result.before.rss < PEAK
         assert result.after.rss - result.before.rss < GROWTH
+        assert result.after.descriptors <= result.before.descriptors + OWN
         return result
 
     def yardstick(self, attack: Any) -> Bystander:

@@ -22,7 +22,7 @@ import pytest
 
 from glixd.protocol import MAX_CONNECTIONS_PER_UID, MAX_JSON_MESSAGE
 from tests.support.daemon import RunningDaemon, Template, new_site
-from tests.support.flood import FULL, GROWTH, PEAK, SLOWEST, Result, flood, sized, warm
+from tests.support.flood import FULL, GROWTH, OWN, PEAK, SLOWEST, Result, flood, sized, warm
 from tests.support.raw_bus import CLOSED, RESULT
 
 pytestmark = [pytest.mark.integration, pytest.mark.nix, pytest.mark.timeout(600)]
@@ -51,6 +51,7 @@ class World:
         assert result.bystander.quantile("socket", 0.99) < SLOWEST
         assert result.peak - result.before.rss < PEAK
         assert result.after.rss - result.before.rss < GROWTH
+        assert result.after.descriptors <= result.before.descriptors + OWN
         assert result.open_files <= result.before.descriptors + FILES
         return result
 
