@@ -7,7 +7,7 @@ from glixctl.commands import generations
 from glixctl.commands._common import generation, given, host_flag, mutate, mutation_flags
 from glixctl.commands.rebuild import ACTIONS_OF, rebuild, rebuild_flags
 from glixctl.errors import ClientError
-from glixd.protocol import ErrorCode, Exit
+from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ def _before(options: Namespace, client: Client) -> int:
     current = next((one["number"] for one in found if one.get("current")), 0)
     older = [one["number"] for one in found if one["number"] < current]
     if not older:
+        from glixd.protocol import ErrorCode
+
         raise ClientError(
             "There is no generation before the current one.",
             name=ErrorCode.UNKNOWN_GENERATION,

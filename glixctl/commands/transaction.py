@@ -7,7 +7,7 @@ from glixctl import output
 from glixctl.commands._common import count, given, report
 from glixctl.errors import ClientError
 from glixctl.progress import Progress
-from glixd.protocol import ErrorCode, Exit, State
+from glixd.protocol import Exit
 
 TYPE_CHECKING = False  # known to the type checkers by this name; the module `typing` would cost every start
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class List:
     @staticmethod
     def arguments(parser: ArgumentParser) -> None:
         """Which, and how many."""
+        from glixd.protocol import State  # slow to make: the other actions do without
+
         states = [state.value for state in State]
         parser.add_argument("--state", action="append", choices=states, help="only this state; may be repeated")
         parser.add_argument("--limit", type=count, metavar="N", help="at most so many (50)")
@@ -171,6 +173,8 @@ ACTIONS = (List, Show, Log, Cancel, Watch)
 def _newest(client: Client) -> str:
     found = client.call("ListTransactions", {"limit": 1})["transactions"]
     if not found:
+        from glixd.protocol import ErrorCode
+
         error = {"name": ErrorCode.UNKNOWN_TRANSACTION, "message": "There is no transaction yet."}
         raise ClientError.from_wire(error)
     return str(found[0]["id"])

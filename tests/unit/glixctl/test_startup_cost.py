@@ -70,7 +70,9 @@ def test_a_list_loads_nothing_that_is_slow_and_no_other_verb(daemon: Daemon) -> 
 
 
 @pytest.mark.parametrize(
-    "words", [("list",), ("add", "hello", "--yes"), ("rollback", "--to", "1")], ids=lambda words: words[0]
+    "words",
+    [("list",), ("add", "hello", "--yes"), ("rollback", "--to", "1"), ("system", "rollback", "--to", "1")],
+    ids=lambda words: words[0],
 )
 def test_a_command_that_goes_well_makes_no_enumerations(daemon: Daemon, words: tuple[str, ...]) -> None:
     """They, and the helpers of the language that they are made with, are a quarter of a start."""
@@ -80,7 +82,17 @@ def test_a_command_that_goes_well_makes_no_enumerations(daemon: Daemon, words: t
     code = f"import sys; sys.path.append({str(CHECKOUT)!r}); from glixctl.__main__ import main; assert main({words!r}) == 0"
     loaded = _loaded([sys.executable, "-I", "-S", "-c", code])
     assert "glixctl.commands._common" in loaded
-    unwanted = {"collections", "contextlib", "enum", "functools", "glixd.codes", "keyword", "operator", "reprlib"}
+    unwanted = {
+        "collections",
+        "contextlib",
+        "enum",
+        "functools",
+        "glixd.codes",
+        "keyword",
+        "operator",
+        "reprlib",
+        "types",
+    }
     assert loaded & unwanted == set()
 
 
