@@ -371,17 +371,18 @@ def _units(lines: Iterable[str], activated: Activated) -> api.UnitChanges | None
 
 def told_afterwards(record: api.Transaction, activated: Activated) -> api.Transaction:
     """The record of a switch that an earlier daemon did not see the end of, with what the activator wrote about it."""
+    back = record.operation == "Rollback"
     rebuilt = api.Rebuilt(
         action=record.action or api.Action.SWITCH,
         host=record.host or "",
-        commit=record.rebuilding or "",
+        commit="" if back else record.rebuilding or "",  # of a way back, the tag of the generation names what was built
         activated=True,
         generation=activated.generation,
         units=_units(activated.tail, activated),
         reboot_needed=activated.reboot_needed or activated.status is Status.REBOOT_NEEDED,
     )
     said = _summary(rebuilt)
-    if record.operation == "Rollback":
+    if back:
         said = f"{rebuilt.host} is back at generation {activated.generation}"
     earlier = record.outcome or api.Outcome(summary="", changed=True)
     summary = "; ".join(filter(None, (earlier.summary, said)))
