@@ -21,7 +21,6 @@ from systemd import daemon as systemd
 from glixd import lean
 from glixd import log as log_events
 from glixd.actions import REGISTERED
-from glixd.backends import memory
 from glixd.backends.activator import ActivatorDoor
 from glixd.backends.bell import Bell
 from glixd.backends.bundles import Bundles, Uploads
@@ -98,7 +97,6 @@ class Daemon:
     async def run(self, ready_fd: int | None) -> None:
         """Serve until asked to stop, or until there was nothing to do for long enough."""
         os.chdir("/")
-        memory.share_pools()
         locks = [_take_lock(folder) for folder in self._lock_folders()]
         try:
             # who may do what is asked over the bus in system mode; a user's daemon answers on its socket before

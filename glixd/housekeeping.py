@@ -8,7 +8,7 @@ import datetime
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from glixd.backends import memory
+from glixd import memory
 from glixd.backends.packs import Packs
 from glixd.backends.process import Cancellation
 from glixd.backends.state import Database

@@ -329,6 +329,17 @@ def waiting(site: Site) -> tuple[Path, str]:
     return gate, f'system.extraActivation = "read word < {gate}";'
 
 
+def two_generations(site: Site, daemon: RunningDaemon, gate: Path, text: str) -> None:
+    """A generation with hello, whose activation waits at the gate, and after it one with git that does not."""
+    configure(site, daemon, text)
+    opened = threading.Thread(target=gate.write_text, args=("go\n",))
+    opened.start()
+    daemon.done("Add", refs=["hello"], apply=True)
+    opened.join()
+    configure(site, daemon, "")
+    daemon.done("Add", refs=["git"], apply=True)
+
+
 def test_an_activation_can_not_be_cancelled_and_says_why(site: Site, machine: Machine, daemon: RunningDaemon) -> None:
     gate, text = waiting(site)
     configure(site, daemon, text)
@@ -423,13 +434,7 @@ def test_a_rollback_whose_daemon_is_killed_while_it_activates_is_finished_by_the
 ) -> None:
     gate, text = waiting(site)
     with RunningDaemon(site) as daemon:
-        configure(site, daemon, text)
-        opened = threading.Thread(target=gate.write_text, args=("go\n",))
-        opened.start()
-        daemon.done("Add", refs=["hello"], apply=True)
-        opened.join()
-        configure(site, daemon, "")
-        daemon.done("Add", refs=["git"], apply=True)
+        two_generations(site, daemon, gate, text)
         head = site.git("rev-parse", "HEAD")
         with daemon.connect() as client:
             transaction = client.call("Rollback", to_generation=1)["transaction"]
@@ -452,13 +457,7 @@ def test_a_rollback_is_committed_whatever_somebody_does_in_the_repository_while_
     site: Site, machine: Machine, daemon: RunningDaemon, committed: bool
 ) -> None:
     gate, text = waiting(site)
-    configure(site, daemon, text)
-    opened = threading.Thread(target=gate.write_text, args=("go\n",))
-    opened.start()
-    daemon.done("Add", refs=["hello"], apply=True)
-    opened.join()
-    configure(site, daemon, "")
-    daemon.done("Add", refs=["git"], apply=True)
+    two_generations(site, daemon, gate, text)
     with daemon.connect() as client:
         transaction = client.call("Rollback", to_generation=1)["transaction"]
         client.reach(transaction, "activating")
