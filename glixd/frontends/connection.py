@@ -173,8 +173,8 @@ class Connection(asyncio.Protocol):
         """Tell those that still wait that the daemon stops."""
         while self._requests:
             work, reply, silent = self._requests.popleft()
-            stopping = messages.stopping(work.row.name) if work.row else None
-            _tell(work, messages.error(work.id or b"null", stopping) if stopping else work.answer, reply, silent)
+            stopping = messages.stopping(work.row.name if work.row else "")
+            _tell(work, messages.error(work.id or b"null", stopping), reply, silent)
         for call in tuple(self._calls):
             call.cancel()
 
@@ -288,7 +288,12 @@ class Connection(asyncio.Protocol):
             self._send(message.refusal)
         elif message.batch:
             batch = _Batch(message.works, self._send, self._limits.batch_bytes)
-            self._requests.extend((work, partial(batch.add, work.id or b"null"), batch.skip) for work in message.works)
+            for work in message.works:
+                entry = work, partial(batch.add, work.id or b"null"), batch.skip
+                if work.row is None:
+                    self._serve(*entry)  # its answer is there, and takes up room
+                else:
+                    self._requests.append(entry)
         else:
             for work in message.works:
                 self._serve(work, self._send, _nothing)
