@@ -411,10 +411,6 @@ class _Stream(asyncio.Protocol):
         """Go on."""
         self._full = False
         self._flush()
-        if self.choked and self._outgoing.size <= _HIGH_WATER // 2:
-            self.choked = False
-            if self._again is None:
-                self._take_turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits."""
@@ -442,8 +438,13 @@ class _Stream(asyncio.Protocol):
             self._pace()
 
     def _flush(self) -> None:
+        """Write what may be written, and read on where that was much; nobody says so where the bus takes all of it at once."""
         while not self._full and self._outgoing.size:
             self._write(self._outgoing.take(_WRITTEN))
+        if self.choked and self._outgoing.size <= _HIGH_WATER // 2:
+            self.choked = False
+            if self._again is None:
+                self._again = self._loop.call_soon(self._take_turn)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

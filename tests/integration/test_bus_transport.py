@@ -52,6 +52,17 @@ def call(signature: str = "", *body: object, member: str = "Echo", destination: 
 
 
 @on_loop
+async def test_much_that_is_sent_and_taken_at_once_does_not_end_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glixd.backends.bus._HIGH_WATER", 200)
+    with private_bus(tmp_path) as address:
+        async with echo(address), connection(address) as client:
+            for _ in range(3):  # each answer is over the mark
+                assert (await client.call(call("s", "x" * 1000), 10)).body == ["x" * 1000]
+
+
+@on_loop
 async def test_a_call_is_answered_with_every_type_we_use(tmp_path: Path) -> None:
     body = ["text ü", True, -(1 << 63), 1.5, ["a", "b"], {"k": Variant("as", ["v"])}, PATH]
     with private_bus(tmp_path) as address:
