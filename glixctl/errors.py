@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from glixd.protocol import ErrorCode
+
 UNREACHABLE = "Unreachable"
 """The name of the errors that come from no daemon."""
 TARGET_UNREACHABLE = "TargetUnreachable"
@@ -50,21 +52,23 @@ class ClientError(Exception):
         from glixd.protocol import ERRORS, ErrorCode
 
         name = str(error.get("name") or ErrorCode.INTERNAL)
+        code = _known(name)
         return cls(
             str(error.get("message") or "The daemon gave no reason."),
             name=name,
-            exit_code=ERRORS[ErrorCode(name)].exit_code if _is_known(name) else Exit.FAILED,
+            exit_code=ERRORS[code].exit_code if code else Exit.FAILED,
             hint=str(error.get("hint") or ""),
             details=error.get("details") or {},
         )
 
     def document(self) -> dict[str, Any]:
         """The error as `--json` prints it."""
-        from glixd.protocol import ErrorCode, json_code
+        from glixd.protocol import json_code
 
+        code = _known(self.name)
         return {
             "error": {
-                "code": json_code(ErrorCode(self.name)) if _is_known(self.name) else None,
+                "code": json_code(code) if code else None,
                 "name": self.name,
                 "message": self.message,
                 "hint": self.hint,
@@ -104,7 +108,11 @@ class Disconnected(Unreachable):
         self.answering = answering
 
 
-def _is_known(name: str) -> bool:
+def _known(name: str) -> ErrorCode | None:
+    """The error of that name in the table, where there is one."""
     from glixd.protocol import ErrorCode
 
-    return name in {code.value for code in ErrorCode}
+    try:
+        return ErrorCode(name)
+    except ValueError:
+        return None
