@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from glixd.backends import files
 from glixd.backends.bell import Bell
@@ -46,18 +46,41 @@ Changes = Mapping[str, tuple[Entry | None, Entry | None]]
 """Each file that a commit changes, with what was there and what is there now."""
 
 
-class Ahead(Protocol):
-    """What can be done for a commit whose commit point waits for something that takes long."""
+Mover = Callable[[list[RefUpdate]], bool]
+"""A git that waits to be told which refs to move, and says whether it did."""
+
+
+class Ahead:
+    """What can be done for a commit whose commit point waits for something that takes long; what it starts ends with `stack`."""
+
+    def __init__(self, repository: Repository, held: Held, commit: str, stack: contextlib.ExitStack) -> None:
+        self._repository = repository
+        self._held = held
+        self._commit = commit
+        self._stack = stack
+        self._mover: Mover | None = None
 
     def write(self) -> None:
         """Have its objects on the disk; raises NoSpace or ReadOnly, and then there will be no commit point."""
+        with files.translating(self._repository.root):
+            self._repository.git.pending.write()
 
     def make_ready(self) -> None:
-        """Do what follows the commit point and shows nothing by itself; what fails here is done, and told of, in its place."""
+        """Start the git that moves the branch, and write the note of what the work tree will show.
+
+        Nothing of that shows by itself; what fails here is done, and told of, in its place.
+        """
+        with contextlib.suppress(OSError, GlixError):
+            self.mover()
+            self._repository.note(self._commit)
+
+    def mover(self) -> Mover:
+        """The git that moves the branch."""
+        if self._mover is None:
+            self._mover = self._stack.enter_context(self._repository.git.moving(keep=self._held.keep))
+        return self._mover
 
 
-Mover = Callable[[list[RefUpdate]], bool]
-"""A git that waits to be told which refs to move, and says whether it did."""
 Before = Callable[[Ahead], object]
 """What comes before a commit point, however long it takes; what it raises is why there is none."""
 
@@ -235,7 +258,7 @@ class Repository:
         The git that moves it starts while the objects are written, or while `before` is done: it takes 3 ms.
         """
         with contextlib.ExitStack() as stack:
-            ahead = _Ahead(self, held, commit, stack)
+            ahead = Ahead(self, held, commit, stack)
             if before:
                 before(ahead)
             move = ahead.mover()
@@ -455,34 +478,6 @@ class Repository:
                 left.unlink()
         for crash in self.git.directory.glob("fast_import_crash_*"):
             crash.unlink(missing_ok=True)
-
-
-class _Ahead:
-    """For a commit that was made and not written; what it starts ends with `stack`."""
-
-    def __init__(self, repository: Repository, held: Held, commit: str, stack: contextlib.ExitStack) -> None:
-        self._repository = repository
-        self._held = held
-        self._commit = commit
-        self._stack = stack
-        self._mover: Mover | None = None
-
-    def write(self) -> None:
-        """Have its objects on the disk."""
-        with files.translating(self._repository.root):
-            self._repository.git.pending.write()
-
-    def make_ready(self) -> None:
-        """Start the git that moves the branch, and write the note of what the work tree will show."""
-        with contextlib.suppress(OSError, GlixError):
-            self.mover()
-            self._repository.note(self._commit)
-
-    def mover(self) -> Mover:
-        """The git that moves the branch."""
-        if self._mover is None:
-            self._mover = self._stack.enter_context(self._repository.git.moving(keep=self._held.keep))
-        return self._mover
 
 
 def adopted_blob(data: bytes | None, like: str) -> str | None:
