@@ -23,7 +23,7 @@ def _run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedPr
 # --- the floors ------------------------------------------------------------------------------------------------------
 
 MODULES = """
-glixd/__init__ glixd/__main__ glixd/daemon glixd/settings glixd/log glixd/errors glixd/protocol glixd/api glixd/engine
+glixd/__init__ glixd/__main__ glixd/daemon glixd/settings glixd/log glixd/errors glixd/protocol glixd/codes glixd/api glixd/engine
 glixd/policy glixd/queue glixd/transaction glixd/model/__init__ glixd/model/manifest glixd/backends/__init__
 glixd/backends/bus glixd/resolvers/__init__ glixd/frontends/__init__ glixd/frontends/dbus glixd/frontends/jsonrpc
 glixd/evaluator/__init__ glixd/activator/__init__
@@ -41,6 +41,7 @@ def house(tmp_path: Path) -> Path:
         path.touch()
     _furnish(tmp_path, "glixd/backends/bus_library", "import dbus_next.aio")
     _furnish(tmp_path, "glixctl/client", "from glixd import protocol")
+    _furnish(tmp_path, "glixd/protocol", "import glixd.codes")  # the exception that the contract names has to be there
     return tmp_path
 
 
@@ -63,6 +64,7 @@ def test_a_house_with_imports_that_point_down_passes(house: Path) -> None:
     [
         ("glixd/errors", "import glixd.log"),
         ("glixd/policy", "import glixd.queue"),
+        ("glixd/values", "import glixd.codes"),
         ("glixd/frontends/dbus", "from glixd.frontends import jsonrpc"),
         ("glixd/frontends/dbus", "import dbus_next"),
         ("glixd/model/manifest", "import asyncio"),
