@@ -13,11 +13,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from glixd.backends.nix import Nix
-from glixd.backends.objects import Commit
+from glixd.backends.objects import GLIXD, Commit
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import Snapshot
-from glixd.draft import COMMITTER
 from glixd.errors import Failed
 from glixd.model import document
 from glixd.model.change import manifest_path
@@ -105,7 +104,7 @@ class _Trial:
             text = document.change_package(text, name, {"enabled": False})
         with self._repository.locked(self._cancellation) as held:
             files = {manifest_path(self._host): text.encode()}
-            tried = Commit(self._snapshot.commit, COMMITTER, COMMITTER, "Tried by glixd\n", files)
+            tried = Commit(self._snapshot.commit, GLIXD, GLIXD, "Tried by glixd\n", files)
             commit = self._repository.make(tried)
             self._repository.show(held, commit, TRIED_REF)
         try:

@@ -10,7 +10,7 @@ from typing import Final
 
 from glixd import api
 from glixd.api import Caller
-from glixd.backends.objects import Commit, Content, Entry, Person
+from glixd.backends.objects import GLIXD, Commit, Content, Entry, Person
 from glixd.backends.process import Cancellation
 from glixd.backends.repository import Ahead
 from glixd.backends.snapshot import FLAKE, LOCK
@@ -21,7 +21,6 @@ from glixd.values import dataclass
 
 CONTEXT: Final = 5
 """Lines around a difference that are looked at; a diff shows three of them."""
-COMMITTER: Final = Person("glixd", "glixd@localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Draft:
 def commit_of(job: Job, draft: Draft, base: str | None, machine: str) -> Commit:
     """The commit of a change, by the caller and through glixd."""
     author = Person(job.caller.login, f"{job.caller.login}@{machine}")
-    return Commit(base, author, COMMITTER, _message(job, draft), draft.changed, draft.programs)
+    return Commit(base, author, GLIXD, _message(job, draft), draft.changed, draft.programs)
 
 
 def _message(job: Job, draft: Draft) -> str:

@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 
 from glixd.backends.files import translating
-from glixd.backends.objects import PROGRAM, Commit, Content, Person
+from glixd.backends.objects import GLIXD, PROGRAM, Commit, Content, Person
 from glixd.backends.repository import Repository
 from glixd.backends.snapshot import Snapshot
-from glixd.draft import COMMITTER, Draft, Job
+from glixd.draft import Draft, Job
 from glixd.errors import Refused
 from glixd.model.change import Plan, Push, PushedCommit, PushedFile
 from glixd.protocol import ErrorCode
@@ -60,7 +60,7 @@ def _one(repository: Repository, newest: Snapshot, commit: PushedCommit, job: Jo
         return newest  # somebody made the same change already
     programs = frozenset(file.path for file in commit.files if file.mode == PROGRAM)
     author = Person(commit.author, commit.email)
-    made = Commit(newest.commit, author, COMMITTER, _message(commit, job), files, programs, commit.when)
+    made = Commit(newest.commit, author, GLIXD, _message(commit, job), files, programs, commit.when)
     return repository.at(repository.make(made))
 
 

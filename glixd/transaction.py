@@ -219,12 +219,12 @@ class Transactor:
                     one.job.before(one.commit, ahead)
                 one.job.cancellation.seal()
 
-        self._repository.commit_point(held, newest.commit, base.commit, before)
+        paths = dict.fromkeys(path for one in made for path in one.draft.changed)
+        changes = {path: (base.entry(path), newest.entry(path)) for path in paths}
+        self._repository.commit_point(held, newest.commit, base.commit, changes, before)
         for one in made:
             one.job.committed(one.commit)
             one.job.step("publishing")
-        paths = dict.fromkeys(path for one in made for path in one.draft.changed)
-        changes = {path: (base.entry(path), newest.entry(path)) for path in paths}
         return self._repository.publish(held, newest.commit, changes)
 
     def _verify(self, commit: str, draft: Draft, base: Snapshot) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from glixd.backends.objects import Commit, Entry, Object, Pending, Person, entries_of
+from glixd.backends.objects import GLIXD, Commit, Entry, Object, Pending, Person, entries_of
 from glixd.backends.process import Cancellation, Completed, Processes
 from glixd.errors import Failed
 from glixd.protocol import ErrorCode
@@ -40,6 +40,8 @@ ENVIRONMENT: Final = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_NO_LAZY_FETCH": "1",
+    "GIT_COMMITTER_NAME": GLIXD.name,  # for the reflog: else git asks the system for a name at each move
+    "GIT_COMMITTER_EMAIL": GLIXD.email,
     "LC_ALL": "C",
 }
 BACKGROUND_MEMORY: Final = 2 * 1024**3
@@ -256,10 +258,11 @@ class Git:
     def moving(self, *, keep: Sequence[int]) -> Iterator[Callable[[Iterable[RefUpdate]], bool]]:
         """The same by a git that starts while something else is done; it moves nothing before it is told what."""
         argv = self._argv("update-ref", "--stdin", "-m", "glixd")
-        with self._processes.begun(argv, cwd=self.root, environment=ENVIRONMENT, keep=keep) as finish:
+        with self._processes.begun(argv, cwd=self.root, environment=ENVIRONMENT, keep=keep) as begun:
 
             def move(updates: Iterable[RefUpdate]) -> bool:
-                done = finish(_told(updates))
+                begun.tell(_told(updates))
+                done = begun.finish()
                 if done.status < 0:
                     raise self._failure("update-ref", done)
                 return done.status == 0
@@ -271,24 +274,30 @@ class Git:
         self._git("update-ref", "--no-deref", "-d", ref)
 
     @contextmanager
-    def staging(self, index: Path, *, keep: Sequence[int]) -> Iterator[Callable[[Mapping[str, Entry | None]], None]]:
-        """Set entries of the index file `index`, None takes a path out; git starts while something else is done."""
+    def staging(
+        self, index: Path, entries: Mapping[str, Entry | None], *, keep: Sequence[int]
+    ) -> Iterator[Callable[[], None]]:
+        """Set entries of the index file `index`, None takes a path out, while something else is done.
+
+        What is yielded waits until it is done; raises Failed where it can't be.
+        """
         environment = {**ENVIRONMENT, **self._no_filters(), "GIT_INDEX_FILE": str(index)}
         argv = self._argv("update-index", "-z", "--index-info")
         try:
-            with self._processes.begun(argv, cwd=self.root, environment=environment, keep=keep) as finish:
+            with self._processes.begun(argv, cwd=self.root, environment=environment, keep=keep) as begun:
+                width = max((len(entry.oid) for entry in entries.values() if entry), default=40)
+                lines = [
+                    f"{entry.mode} {entry.oid}\t{path}\0" if entry else f"0 {'0' * width}\t{path}\0"
+                    for path, entry in entries.items()
+                ]
+                begun.tell("".join(lines).encode())
 
-                def stage(entries: Mapping[str, Entry | None]) -> None:
-                    width = max((len(entry.oid) for entry in entries.values() if entry), default=40)
-                    lines = [
-                        f"{entry.mode} {entry.oid}\t{path}\0" if entry else f"0 {'0' * width}\t{path}\0"
-                        for path, entry in entries.items()
-                    ]
-                    done = finish("".join(lines).encode())
+                def staged() -> None:
+                    done = begun.finish()
                     if done.status:
                         raise self._failure("update-index", done)
 
-                yield stage
+                yield staged
         except BaseException:  # git is ended then, and may not have come to remove what it locks with
             Path(f"{index}.lock").unlink(missing_ok=True)
             raise
@@ -396,10 +405,10 @@ class Git:
     @contextmanager
     def _begun(self, *words: str) -> Iterator[Callable[[], bytes]]:
         """What git says to a question, while something else is done; raises Failed once it is wanted."""
-        with self._processes.begun(self._argv(*words), cwd=self.root, environment=ENVIRONMENT) as finish:
+        with self._processes.begun(self._argv(*words), cwd=self.root, environment=ENVIRONMENT) as begun:
 
             def answer() -> bytes:
-                done = finish(b"")
+                done = begun.finish()
                 if done.status:
                     raise self._failure(words[0], done)
                 return done.stdout

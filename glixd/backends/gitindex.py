@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from glixd import hashes
 from glixd.backends import files
 from glixd.backends.git import Git
+from glixd.backends.objects import Entry
 from glixd.errors import Failed
 from glixd.log import get_logger
 from glixd.protocol import ErrorCode
@@ -22,6 +22,32 @@ log = get_logger()
 
 PATIENCE: Final = 2.0
 """Seconds to wait for a git command of somebody else; a commit with an open editor takes longer than anybody waits."""
+
+
+Staged = Mapping[str, Entry | None]
+"""Paths with what becomes of them; None takes one out."""
+
+
+class Staging:
+    """Entries that are staged in a copy of the index."""
+
+    def __init__(
+        self, path: Path, copy: Path, began_as: bytes | None, entries: Staged, done: Callable[[], None]
+    ) -> None:
+        self._path = path
+        self._copy = copy
+        self._began_as = began_as
+        self._entries = entries
+        self._done = done
+
+    def fits(self, entries: Staged) -> bool:
+        """Whether it is these entries, and the index is what it was copied from; its lock is to be held, so that it stays so."""
+        return entries == self._entries and _read(self._path) == self._began_as
+
+    def take_place(self) -> None:
+        """Let the copy become the index, once git is done with it; raises Failed where that can't be."""
+        self._done()
+        self._copy.replace(self._path)
 
 
 class GitIndex:
@@ -38,11 +64,29 @@ class GitIndex:
     @property
     def is_damaged(self) -> bool:
         """Whether it can't be read; it is a cache, and written anew."""
-        return self._path.exists() and not _intact(self._path.read_bytes())
+        data = _read(self._path)
+        return data is not None and not _intact(data)
 
     @contextlib.contextmanager
-    def changing(self, keep: Sequence[int]) -> Iterator[Path]:
-        """A copy to work on, which takes its place at the end; nobody else writes it meanwhile. Raises Failed (Busy)."""
+    def staging(self, entries: Staged, *, keep: Sequence[int]) -> Iterator[Staging]:
+        """Stage entries in a copy while something else is done; one at a time. Without the lock, it may be overtaken."""
+        data = _read(self._path)
+        if data is not None and _intact(data):
+            self._scratch.write_bytes(data)
+        else:
+            log.info("the index of the repository is damaged or not there and is written anew")
+            self._git.read_tree("HEAD", self._scratch, keep=keep)
+        with self._git.staging(self._scratch, entries, keep=keep) as done:
+            yield Staging(self._path, self._scratch, data, entries, done)
+
+    def mend(self, keep: Sequence[int]) -> None:
+        """Write it anew where it is damaged; raises Failed (Busy)."""
+        with self.locked(), self.staging({}, keep=keep) as staging:
+            staging.take_place()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else writes it; raises Failed (Busy)."""
         if not self._token.exists():
             files.write_durably(self._token, b"", 0o600)
         deadline = time.monotonic() + PATIENCE
@@ -55,13 +99,7 @@ class GitIndex:
                     raise busy(self._lock) from None
                 time.sleep(0.02)
         try:
-            if self._path.exists() and not self.is_damaged:
-                shutil.copyfile(self._path, self._scratch)
-            else:
-                log.info("the index of the repository is damaged or not there and is written anew")
-                self._git.read_tree("HEAD", self._scratch, keep=keep)
-            yield self._scratch
-            self._scratch.replace(self._path)
+            yield
         finally:
             self._lock.unlink(missing_ok=True)
 
@@ -88,6 +126,13 @@ def busy(lock: Path) -> Failed:
         hint="Finish the git command or editor that is open there; if none is, remove that file. Then try again.",
         details={"path": str(lock)},
     )
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _intact(data: bytes) -> bool:

@@ -62,6 +62,10 @@ class Person(NamedTuple):
     email: str
 
 
+GLIXD: Final = Person("glixd", "glixd@localhost")
+"""Who commits, tags and moves refs, whoever asked for it."""
+
+
 Content = bytes | Entry | None
 """What a path becomes: new bytes, an object that is there already, or nothing."""
 

@@ -107,6 +107,25 @@ class Cancellation:
             work.stop()
 
 
+class Begun:
+    """A program that runs, and that waits for what it is told."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+
+    def tell(self, stdin: bytes) -> None:
+        """Give it its whole input, and wait for nothing; one that has ended says so by how it ended."""
+        if self._child.stdin:
+            with suppress(BrokenPipeError), self._child.stdin:
+                self._child.stdin.write(stdin)
+            self._child.stdin = None
+
+    def finish(self) -> Completed:
+        """Wait for its end."""
+        stdout, stderr = self._child.communicate()
+        return Completed(self._child.returncode, stdout, stderr)
+
+
 class _Group:
     """A program that runs, with all that it started: they share a process group, and end together."""
 
@@ -200,19 +219,11 @@ class Processes:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
         keep: Sequence[int] = (),
-    ) -> Iterator[Callable[[bytes], Completed]]:
-        """A program that starts while we do something else: what is yielded gives it its input, and waits for its end.
-
-        One that was given nothing is killed at the end of the context.
-        """
+    ) -> Iterator[Begun]:
+        """A program that starts, and may do its work, while we do something else; killed at the end of the context."""
         child = self.start(argv, cwd=cwd, environment=environment, keep=keep)
-
-        def finish(stdin: bytes) -> Completed:
-            stdout, stderr = child.communicate(stdin)
-            return Completed(child.returncode, stdout, stderr)
-
         try:
-            yield finish
+            yield Begun(child)
         finally:
             _Group(child, self._kill_after).end()
 

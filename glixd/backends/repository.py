@@ -22,7 +22,7 @@ from typing import Final
 from glixd.backends import files
 from glixd.backends.bell import Bell
 from glixd.backends.git import Git, RefUpdate
-from glixd.backends.gitindex import GitIndex, busy
+from glixd.backends.gitindex import GitIndex, Staged, Staging, busy
 from glixd.backends.moving import Moving
 from glixd.backends.objects import Commit, Entry
 from glixd.backends.process import Cancellation, Processes
@@ -44,6 +44,7 @@ BUSY_AFTER: Final = 10.0
 
 Changes = Mapping[str, tuple[Entry | None, Entry | None]]
 """Each file that a commit changes, with what was there and what is there now."""
+NONE: Final[Changes] = {}
 
 
 Mover = Callable[[list[RefUpdate]], bool]
@@ -53,10 +54,13 @@ Mover = Callable[[list[RefUpdate]], bool]
 class Ahead:
     """What can be done for a commit whose commit point waits for something that takes long; what it starts ends with `stack`."""
 
-    def __init__(self, repository: Repository, held: Held, commit: str, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, repository: Repository, held: Held, commit: str, changes: Changes, stack: contextlib.ExitStack
+    ) -> None:
         self._repository = repository
         self._held = held
         self._commit = commit
+        self._changes = changes
         self._stack = stack
         self._mover: Mover | None = None
 
@@ -66,13 +70,19 @@ class Ahead:
             self._repository.git.pending.write()
 
     def make_ready(self) -> None:
-        """Start the git that moves the branch, and write the note of what the work tree will show.
+        """Start the git that moves the branch, stage the files, and write the note of what the work tree will show.
 
         Nothing of that shows by itself; what fails here is done, and told of, in its place.
         """
         with contextlib.suppress(OSError, GlixError):
             self.mover()
+            self.stage()
             self._repository.note(self._commit)
+
+    def stage(self) -> None:
+        """Stage the files in a copy of the index, which becomes the index if nobody else changes that one before."""
+        if self._changes and self._held.staging is None and self._repository.shows_branch():
+            self._held.stage(self._repository.index.staging(_staged(self._changes), keep=self._held.keep))
 
     def mover(self) -> Mover:
         """The git that moves the branch."""
@@ -95,11 +105,25 @@ class Held:
 
     descriptor: int
     expected: dict[str, str | None] = field(default_factory=dict)
+    staging: Staging | None = None
+    """What is staged already, ahead of a commit point, for the publication that follows it."""
+    _ahead: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
     def keep(self) -> tuple[int, ...]:
         """The descriptors that children inherit, so that the lock outlives us until they are gone."""
         return (self.descriptor,)
+
+    def stage(self, staging: contextlib.AbstractContextManager[Staging]) -> Staging:
+        """Begin to stage what will be published, and nothing else any more."""
+        self.unstage()
+        self.staging = self._ahead.enter_context(staging)
+        return self.staging
+
+    def unstage(self) -> None:
+        """End what was begun, used or not."""
+        self.staging = None
+        self._ahead.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +262,10 @@ class Repository:
                 self.recover(held)
                 self.index.await_unlocked()
                 files.require_space(self.root, *self._needed)
-            yield held
+            try:
+                yield held
+            finally:
+                held.unstage()
         finally:
             os.close(descriptor)
 
@@ -252,16 +279,22 @@ class Repository:
         if not self.git.update_refs([RefUpdate(ref, commit, "")], keep=held.keep):
             raise Failed(f"git could not set {ref}.", code=ErrorCode.READ_ONLY)
 
-    def commit_point(self, held: Held, commit: str, base: str | None, before: Before | None = None) -> None:
+    def commit_point(
+        self, held: Held, commit: str, base: str | None, changes: Changes = NONE, before: Before | None = None
+    ) -> None:
         """Move the branch from `base` to `commit`, durably; raises Conflict, Busy or ReadOnly, and then nothing moved.
 
-        The git that moves it starts while the objects are written, or while `before` is done: it takes 3 ms.
+        The git that moves it, and one that stages `changes` for the publication, start while the objects are written, or
+        while `before` is done: each takes 3 ms.
         """
+        held.unstage()
         with contextlib.ExitStack() as stack:
-            ahead = Ahead(self, held, commit, stack)
+            ahead = Ahead(self, held, commit, changes, stack)
             if before:
                 before(ahead)
             move = ahead.mover()
+            with contextlib.suppress(OSError, GlixError):  # then it is done, and told of, in its place
+                ahead.stage()
             self._settle(held)
             moved = self._moved(move, commit, base)
         if moved:
@@ -357,8 +390,7 @@ class Repository:
         if not self.exists:
             return
         if self.index.is_damaged:
-            with self.index.changing(held.keep):
-                pass
+            self.index.mend(held.keep)
         main, published = self.git.ref(self.branch), self._shown()
         if main is not None and main != published:
             self.announce()
@@ -418,10 +450,13 @@ class Repository:
         diverged: list[str] = []
         shows = self.shows_branch()
         if shows:
-            with self.index.changing(held.keep) as scratch, self.git.staging(scratch, keep=held.keep) as stage:
+            with self.index.locked():
+                staging = held.staging
+                if staging is None or not staging.fits(_staged(changes)):
+                    staging = held.stage(self.index.staging(_staged(changes), keep=held.keep))
                 diverged = self.worktree.publish(changes, held.expected)
                 note = self.note(commit)
-                stage({path: new for path, (_, new) in changes.items()})
+                staging.take_place()
         else:
             note = self.note(commit)
         note.replace(self.folder / "published")
@@ -478,6 +513,10 @@ class Repository:
                 left.unlink()
         for crash in self.git.directory.glob("fast_import_crash_*"):
             crash.unlink(missing_ok=True)
+
+
+def _staged(changes: Changes) -> Staged:
+    return {path: new for path, (_, new) in changes.items()}
 
 
 def adopted_blob(data: bytes | None, like: str) -> str | None:

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from glixd.backends.objects import Person
+from glixd.backends.objects import GLIXD
 from glixd.backends.repository import Repository
 from glixd.errors import Failed
 from glixd.model.generations import TAGS, Built, tag_of
 from glixd.protocol import ErrorCode
-
-TAGGER = Person("glixd", "glixd@localhost")
 
 
 class Tags:
@@ -40,6 +38,6 @@ class Tags:
         """Remember a generation; one of the same number, of a profile that was begun anew, is replaced."""
         name = built.ref.removeprefix("refs/tags/")
         with self._repository.locked() as held:
-            tag = self._repository.git.make_tag(name, built.commit, TAGGER, when, built.message)
+            tag = self._repository.git.make_tag(name, built.commit, GLIXD, when, built.message)
             if not self._repository.set_ref(held, built.ref, tag):
                 raise Failed(f"The tag {name} could not be written.", code=ErrorCode.READ_ONLY)

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from glixd import daemon, log, settings
 from glixd.backends.objects import Commit
-from glixd.backends.repository import Before, Changes, Held, Published, Repository
+from glixd.backends.repository import NONE, Before, Changes, Held, Published, Repository
 from glixd.errors import GlixError
 from tests.support.daemon import HOST, RpcClient
 
@@ -75,7 +75,9 @@ class InPlaceRepository(Repository):
         assert oid is not None
         return oid
 
-    def commit_point(self, held: Held, commit: str, base: str | None, before: Before | None = None) -> None:
+    def commit_point(
+        self, held: Held, commit: str, base: str | None, changes: Changes = NONE, before: Before | None = None
+    ) -> None:
         """The branch has moved already."""
 
     def publish(self, held: Held, commit: str, changes: Changes) -> Published:

@@ -252,8 +252,8 @@ def test_entries_are_staged_in_an_index_file_of_its_own(git: Git, root: Path, tm
     index = tmp_path / "index"
     shutil.copyfile(root / ".git" / "index", index)
     changes = git.changed_paths(git.ref("HEAD"), second)
-    with git.staging(index, keep=()) as stage:
-        stage({path: new for path, (_, new) in changes.items()})
+    with git.staging(index, {path: new for path, (_, new) in changes.items()}, keep=()) as done:
+        done()
     listed = subprocess.run(
         ["git", "-C", root, "ls-files", "--stage"],
         env={**os.environ, "GIT_INDEX_FILE": str(index)},
@@ -362,8 +362,8 @@ def test_nothing_that_the_repository_names_ever_runs(git: Git, root: Path, tmp_p
     assert git.update_refs([RefUpdate("refs/heads/main", second, head)], keep=())
     index = tmp_path / "index"
     shutil.copyfile(root / ".git" / "index", index)
-    with git.staging(index, keep=()) as stage:
-        stage({"a.txt": git.tree(f"{second}^{{tree}}")["a.txt"]})
+    with git.staging(index, {"a.txt": git.tree(f"{second}^{{tree}}")["a.txt"]}, keep=()) as done:
+        done()
     git.read_tree(second, index, keep=())
     git.merge(root / "a.txt", root / "a.txt", root / "a.txt")
     assert not canary.exists(), canary.read_text()

@@ -376,6 +376,69 @@ def test_an_index_that_is_lost_while_we_run_is_written_anew(
     assert "[packages.firefox]" in _shown(root)
 
 
+class Meanwhile(Repository):
+    """One whose index a person changes after it was staged ahead of the commit point, and before the publication."""
+
+    def publish(self, held: Held, commit: str, changes: Changes) -> Published:
+        """Let the person have their turn, then publish; what was staged ahead is used where nobody came in between."""
+        ahead = held.staging
+        assert ahead is not None
+        if not self.turn(self.root):
+            published = super().publish(held, commit, changes)
+            assert held.staging is ahead
+            return published
+        published = super().publish(held, commit, changes)
+        assert held.staging is not ahead
+        return published
+
+    @staticmethod
+    def turn(root: Path) -> bool:
+        """What the person does; whether that changed the index."""
+        return False
+
+
+class Adding(Meanwhile):
+    """The person stages a file."""
+
+    @staticmethod
+    def turn(root: Path) -> bool:
+        """Stage it."""
+        git(root, "add", "notes")
+        return True
+
+
+class Tearing(Meanwhile):
+    """A disk tears the index."""
+
+    @staticmethod
+    def turn(root: Path) -> bool:
+        """Tear it."""
+        (root / ".git" / "index").write_bytes(b"torn")
+        return True
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [(Meanwhile, "?? notes"), (Adding, "A  notes"), (Tearing, "?? notes")],
+    ids=["no", "add", "tear"],
+)
+def test_what_is_staged_ahead_is_used_only_where_nobody_changed_the_index(
+    root: Path, tmp_path: Path, make: type[Meanwhile], status: str
+) -> None:
+    (root / "notes").write_text("notes\n")
+    workshop = Workshop(root, tmp_path / "state", make=make)
+    assert workshop.run(add("firefox")).warnings == ()
+    assert git(root, "status", "--porcelain") == status
+    assert "[packages.firefox]" in _shown(root)
+    assert not (root / ".git" / "index.lock").exists()
+    workshop.close()
+
+
+def test_the_log_of_a_ref_names_glixd_whoever_runs_it(workshop: Workshop, root: Path) -> None:
+    workshop.run(add("firefox"))
+    assert git(root, "log", "--walk-reflogs", "-1", "--format=%gn <%ge>: %gs") == "glixd <glixd@localhost>: glixd"
+
+
 def test_what_a_person_staged_stays_staged_and_is_not_committed(workshop: Workshop, root: Path) -> None:
     (root / "staged").write_text("staged\n")
     (root / "untracked").write_text("untracked\n")
