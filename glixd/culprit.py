@@ -106,7 +106,7 @@ class _Trial:
             files = {manifest_path(self._host): text.encode()}
             tried = Commit(self._snapshot.commit, GLIXD, GLIXD, "Tried by glixd\n", files)
             commit = self._repository.make(tried)
-            self._repository.show(held, commit, TRIED_REF)
+            self._repository.refs.show(held, commit, TRIED_REF)
         try:
             self._nix.evaluate_host(commit, self._host, cancellation=self._cancellation)
         except Failed as error:

@@ -10,9 +10,9 @@ from typing import Final
 
 from glixd import api
 from glixd.api import Caller
+from glixd.backends.ahead import Ahead
 from glixd.backends.objects import GLIXD, Commit, Content, Entry, Person
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import Ahead
 from glixd.backends.snapshot import FLAKE, LOCK
 from glixd.model.change import Plan, Request, listed
 from glixd.model.lockfile import LockFile

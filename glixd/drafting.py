@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from glixd.backends.objects import Content, Entry
-from glixd.backends.repository import Repository, adopted_blob
+from glixd.backends.repository import Repository
 from glixd.backends.snapshot import FLAKE, LOCK, Snapshot
-from glixd.backends.worktree import LINK
+from glixd.backends.worktree import LINK, adopted_blob
 from glixd.draft import Draft, Job
 from glixd.errors import Refused
 from glixd.locking import Locker, moved_folders

@@ -134,7 +134,7 @@ class Collector:
     def _delete_tags(self, tags: list[str], cancellation: Cancellation) -> bool:
         with self._repository.locked(cancellation) as held:
             oids = {tag: oid for tag in tags if (oid := self._repository.git.ref(tag))}
-            return self._repository.delete_refs(held, oids)
+            return self._repository.refs.delete(held, oids)
 
 
 def _summary(garbage: api.Garbage, *, dry_run: bool) -> str:

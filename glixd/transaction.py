@@ -12,7 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from glixd import api
-from glixd.backends.repository import SCRATCH_REF, Ahead, BranchMoved, Held, Published, Repository
+from glixd.backends.ahead import Ahead
+from glixd.backends.held import Held
+from glixd.backends.publishing import Published
+from glixd.backends.refs import BranchMoved
+from glixd.backends.repository import Repository
 from glixd.backends.snapshot import Snapshot
 from glixd.concern import concerned
 from glixd.draft import Draft, Job, commit_of, outcome_of
@@ -183,7 +187,7 @@ class Transactor:
         self._verify(commit, finished, newest)
         warnings: tuple[str, ...] = ()
         if examine or job.check:
-            self._repository.show(held, commit)
+            self._repository.refs.show(held, commit)
             try:
                 if job.check:
                     job.check(commit)
@@ -191,7 +195,7 @@ class Transactor:
                     hosts = self._concerned(snapshot, commit, draft)
                     warnings = _broken_before(examine, snapshot, commit, hosts, job)
             finally:
-                self._repository.git.delete_ref(SCRATCH_REF)
+                self._repository.refs.hide()
         return (
             Result(outcome, warnings=warnings)
             if job.dry_run
@@ -210,7 +214,7 @@ class Transactor:
         """Pass the commit point, and publish: the commits stand, and from here on whatever happens is a warning."""
         for one in made:
             if one.job.point:
-                self._repository.show(held, one.commit)
+                self._repository.refs.show(held, one.commit)
                 one.job.point(one.commit)
 
         def before(ahead: Ahead) -> None:

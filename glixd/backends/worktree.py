@@ -40,6 +40,11 @@ def blob_name(data: bytes, like: str) -> str:
     return named(b"blob %d\0" % len(data) + data)
 
 
+def adopted_blob(data: bytes | None, like: str) -> str | None:
+    """The name of the blob that an adopted edit is; None for a file that is gone."""
+    return None if data is None else blob_name(data, like)
+
+
 def displaced_name(path: str, data: bytes) -> str:
     """The name under which `data` waits to be exchanged with the file at `path`; a path too long for it is left out."""
     quoted = quote(path, safe="")

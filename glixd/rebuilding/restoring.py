@@ -16,9 +16,10 @@ from typing import Final
 
 from glixd import api
 from glixd.backends.activator import Meanwhile, Order, Status
+from glixd.backends.ahead import Ahead
 from glixd.backends.process import Cancellation
 from glixd.backends.profile import Profile
-from glixd.backends.repository import Ahead, Repository
+from glixd.backends.repository import Repository
 from glixd.draft import Job
 from glixd.errors import GlixError
 from glixd.model.change import Restore

@@ -39,5 +39,5 @@ class Tags:
         name = built.ref.removeprefix("refs/tags/")
         with self._repository.locked() as held:
             tag = self._repository.git.make_tag(name, built.commit, GLIXD, when, built.message)
-            if not self._repository.set_ref(held, built.ref, tag):
+            if not self._repository.refs.set(held, built.ref, tag):
                 raise Failed(f"The tag {name} could not be written.", code=ErrorCode.READ_ONLY)

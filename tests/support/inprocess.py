@@ -20,8 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from glixd import daemon, log, settings
+from glixd.backends.ahead import Before
+from glixd.backends.held import Held
 from glixd.backends.objects import Commit
-from glixd.backends.repository import NONE, Before, Changes, Held, Published, Repository
+from glixd.backends.process import Processes
+from glixd.backends.publishing import NONE, Changes, Published
+from glixd.backends.refs import Refs
+from glixd.backends.repository import Repository
 from glixd.errors import GlixError
 from tests.support.daemon import HOST, RpcClient
 
@@ -100,11 +105,19 @@ class ForgetfulRepository(Repository):
         self.scratch.mkdir(mode=0o700, exist_ok=True)
 
 
+class HastyRefs(Refs):
+    """Those of the next one."""
+
+    def sync(self, refs: Iterable[str]) -> None:
+        """Believe that what was renamed stays renamed."""
+
+
 class HastyRepository(Repository):
     """Does not wait until the move of the branch is on the disk."""
 
-    def _sync_refs(self, refs: Iterable[str]) -> None:
-        """Believe that what was renamed stays renamed."""
+    def __init__(self, root: Path, processes: Processes, *, branch: str | None = None, **options: Any) -> None:
+        super().__init__(root, processes, branch=branch, **options)
+        self.refs = HastyRefs(self.git, self.folder, branch, self.needed)
 
 
 SAFE: Final = "safe"

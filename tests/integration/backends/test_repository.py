@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from glixd.backends.bell import Bell
+from glixd.backends.held import Held
 from glixd.backends.process import Cancellation
-from glixd.backends.repository import Changes, Held, Published, Repository
+from glixd.backends.publishing import Changes, Published
+from glixd.backends.repository import Repository
 from glixd.backends.snapshot import MANIFESTS
 from glixd.errors import Cancelled, GlixError, Refused
 from glixd.protocol import ErrorCode
@@ -179,7 +181,7 @@ def test_locks_of_a_deletion_that_was_killed_are_released_and_only_those(worksho
     with workshop.repository.locked() as held:
         assert not any(path.exists() for path in left)
         assert others.exists()
-        assert workshop.repository.delete_refs(held, {tag: git(root, "rev-parse", "HEAD")})
+        assert workshop.repository.refs.delete(held, {tag: git(root, "rev-parse", "HEAD")})
     assert git(root, "tag", "--list") == ""
 
 
@@ -196,7 +198,7 @@ def test_a_ref_that_somebody_locks_is_not_deleted(workshop: Workshop, root: Path
     lock = root / ".git" / "packed-refs.lock"
     lock.touch()
     with workshop.repository.locked() as held:
-        assert not workshop.repository.delete_refs(
+        assert not workshop.repository.refs.delete(
             held, {"refs/tags/glix/gen/laptop/1": git(root, "rev-parse", "HEAD")}
         )
     with workshop.repository.locked():
