@@ -91,7 +91,12 @@ class Recovery:
                 return _failed(record, None, message, "Run the same rollback again: it only commits.")
         elif record.operation != "Rollback" and activated.generation is not None:
             self._remember(record, activated.generation)
-        return _ended(told_afterwards(record, activated), State.SUCCEEDED, commit)
+        return _ended(told_afterwards(record, self._built_from(record, activated), activated), State.SUCCEEDED, commit)
+
+    def _built_from(self, record: api.Transaction, activated: Activated) -> str:
+        if record.operation != "Rollback" or record.host is None or activated.generation is None:
+            return record.rebuilding or ""
+        return self._parts.rebuilder.built_from(record.host, activated.generation)
 
     def _remember(self, record: api.Transaction, generation: int) -> None:
         rebuilt = record.rebuilding

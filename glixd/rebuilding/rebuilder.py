@@ -194,6 +194,11 @@ class Rebuilder:
         when = datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._tags.write(BuiltGeneration(host, number, commit, path, transaction, when), int(now))
 
+    def built_from(self, host: str, number: int) -> str:
+        """The commit that a generation was built from, as its tag says; empty where there is none."""
+        tag = self._tags.of(host, number)
+        return tag.commit if tag else ""
+
     def tag(self, request: Remember, *, dry_run: bool) -> Result:
         """Write the tag of another machine's generation, where it does not say so already."""
         host, number, commit, path = request.host, request.generation, request.commit, request.path
@@ -369,13 +374,16 @@ def _units(lines: Iterable[str], activated: Activated) -> api.UnitChanges | None
     return units
 
 
-def told_afterwards(record: api.Transaction, activated: Activated) -> api.Transaction:
-    """The record of a switch that an earlier daemon did not see the end of, with what the activator wrote about it."""
+def told_afterwards(record: api.Transaction, commit: str, activated: Activated) -> api.Transaction:
+    """The record of a switch that an earlier daemon did not see the end of, with what the activator wrote about it.
+
+    `commit` is what the system was built from, empty where that is not known.
+    """
     back = record.operation == "Rollback"
     rebuilt = api.Rebuilt(
         action=record.action or api.Action.SWITCH,
         host=record.host or "",
-        commit="" if back else record.rebuilding or "",  # of a way back, the tag of the generation names what was built
+        commit=commit,
         activated=True,
         generation=activated.generation,
         units=_units(activated.tail, activated),

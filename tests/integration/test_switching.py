@@ -446,6 +446,7 @@ def test_a_rollback_whose_daemon_is_killed_while_it_activates_is_finished_by_the
         ended = daemon.call("Wait", transaction=transaction, timeout=60)
         assert ended["state"] == "succeeded", ended
         assert ended["commit"] == site.git("rev-parse", "HEAD")
+        assert ended["outcome"]["rebuild"]["commit"] == site.git("rev-parse", "glix/gen/laptop/1^{commit}")
         assert site.git("rev-parse", "HEAD~1") == head
         assert machine.running == machine.system(1)
         assert [one["name"] for one in daemon.call("List")["packages"]] == ["hello"]
