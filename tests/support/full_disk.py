@@ -88,15 +88,16 @@ def _fill_inodes(ballast: Path, free: int) -> None:
 def try_level(task: Task, disk: Path, place: Path) -> dict[str, Any]:
     """What was told, and what is wrong, at one level."""
     case = replace(task.case, without_room=True)
-    world = task.case.template.copy_to(disk / "world", place)
+    copy = task.case.template.copy_to(disk / "world", place)
     if not task.state_too:
-        shutil.move(world.state, place / "state")
-        world.state.symlink_to(place / "state")
-    with nearly_full(disk, task.kind, task.free):
-        told, status = tried(case, world, KILL, 0)
-        problems = [] if status == 0 else [f"it ended with {status}"]
-        problems += aside(place, lambda: examine_full(case, world, task.known, told))
-    problems += aside(place, lambda: examine(case, world, task.known, told))
+        shutil.move(copy.state, place / "state")
+        copy.state.symlink_to(place / "state")
+    with case.beside.standing(case.template, copy) as world:
+        with nearly_full(disk, task.kind, task.free):
+            told, status = tried(case, world, KILL, 0)
+            problems = [] if status == 0 else [f"it ended with {status}"]
+            problems += aside(place, lambda: examine_full(case, world, task.known, told))
+        problems += aside(place, lambda: examine(case, world, task.known, told))
     return {"told": _word(told), "problems": problems}
 
 

@@ -18,9 +18,11 @@ from glixd import api
 from glixd.backends.state import Database
 from glixd.protocol import State
 from glixd.queue import now
+from tests.support.beside import NOTHING, Nothing, SwitchedMachine
 from tests.support.daemon import HOST, RpcClient
+from tests.support.faults import undisturbed
 from tests.support.hermetic import HermeticNix, commit_all, git, make_git_flake, write_files
-from tests.support.inprocess import World
+from tests.support.inprocess import World, serve
 from tests.support.repositories import EXAMPLES, Sources
 
 MANIFEST: Final = f"hosts/{HOST}/glix.toml"
@@ -43,10 +45,15 @@ UNDER_WAY: Final = {
 """What a person has in the work tree and has not committed."""
 STAGED: Final = ("notes/staged.txt", "notes/new-and-staged.txt")
 GENERATIONS: Final = (1, 2)
+MACHINE: Final = SwitchedMachine()
 UPLOAD: Final = "0" * 32
 """The name of what a client of this uid has brought."""
 BUILT: Final = "0" * 26
 """The transaction that built the system of another machine."""
+
+
+def _as_it_is(world: World) -> None:
+    """Nothing happens before."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,12 @@ class Mutation:
 
     operation: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    arrange: Callable[[World], None] = lambda _world: None
+    arrange: Callable[[World], None] = _as_it_is
     """What happens to the repository before."""
     next: tuple[str, Mapping[str, Any]] = ("Add", NEXT)
     """What has to work when nothing was changed."""
+    beside: Nothing = NOTHING
+    """What stands beside the repository."""
 
 
 def mutations(sources: Sources) -> dict[str, Mutation]:
@@ -91,6 +100,9 @@ def mutations(sources: Sources) -> dict[str, Mutation]:
         "adopt": Mutation("Adopt", {"message": "By hand"}, _edit_manifest),
         "push": Mutation("Push", {"upload": UPLOAD}, _upload),
         "rollback": Mutation("Rollback", {"steps": 2}),
+        "rollback to a generation": Mutation(
+            "Rollback", {"to_generation": GENERATIONS[0]}, _two_generations, beside=MACHINE
+        ),
         "batch": Mutation(
             "Apply",
             {
@@ -150,6 +162,19 @@ def _old_tags(world: World) -> None:
     profiles.mkdir(parents=True, exist_ok=True)
     (profiles / "system-2-link").symlink_to("/nowhere")
     (profiles / "system").symlink_to("system-2-link")
+
+
+def _two_generations(world: World) -> None:
+    """Two generations of this machine, whose manifests differ in a package."""
+
+    def script(client: RpcClient) -> None:
+        _done(client, "Rebuild", action="switch")
+        _done(client, "Add", refs=["nixpkgs#ripgrep"])
+        _done(client, "Rebuild", action="switch")
+
+    with MACHINE.standing(world, world) as standing:
+        assert undisturbed(lambda: serve(standing, script)) == 0
+        MACHINE.settle(standing)
 
 
 def _built_elsewhere(world: World) -> None:

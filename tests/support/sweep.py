@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from glixd.errors import GlixError
+from tests.support.beside import NOTHING, Nothing
 from tests.support.daemon import RpcClient, RpcError
 from tests.support.faults import KILL, KILLED, Call, Fault, Watch, calls, follow, hit, undisturbed
 from tests.support.hermetic import git
@@ -109,6 +110,7 @@ class Case:
     next: tuple[str, Mapping[str, Any]]
     variant: str = SAFE
     without_room: bool = False
+    beside: Nothing = NOTHING
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,10 @@ class Told:
 
 def reference(case: Case, place: Path) -> Reference:
     """Run a case undisturbed; the points of its sweep."""
-    world = case.template.copy_to(place / "world")
+    copy = case.template.copy_to(place / "world")
     try:
-        old = Facts.of(world.repository)
-        return undisturbed_run(case, world, old)[0]
+        with case.beside.standing(case.template, copy) as world:
+            return undisturbed_run(case, world, Facts.of(world.repository))[0]
     finally:
         shutil.rmtree(place)
 
@@ -169,9 +171,11 @@ def undisturbed_run(case: Case, world: World, old: Facts | None, copies: Path | 
 
 def problems(case: Case, known: Reference, fault: Fault, point: int, place: Path) -> list[str]:
     """What is wrong after a fault at one point; nothing when it is clean."""
-    world = case.template.copy_to(place / "world")
-    told, status = tried(case, world, fault, point)
-    found = [*_ended_badly(place, status, fault, told), *aside(place, lambda: examine(case, world, known, told))]
+    copy = case.template.copy_to(place / "world")
+    with case.beside.standing(case.template, copy) as world:
+        told, status = tried(case, world, fault, point)
+        case.beside.settle(world)
+        found = [*_ended_badly(place, status, fault, told), *aside(place, lambda: examine(case, world, known, told))]
     shutil.rmtree(place)
     return found
 
@@ -275,8 +279,10 @@ def examine(case: Case, world: World, known: Reference, told: Told) -> list[str]
     def first(client: RpcClient) -> None:
         started.append(True)
         facts = Facts.of(world.repository)
-        found.extend(_recovered(world, facts, known, told))
+        found.extend(_told_wrongly_after_all(case, facts, known, told))
+        found.extend(_recovered(world, facts, known))
         found.extend(_recorded(client, facts, known, told))
+        found.extend(case.beside.problems(world, _record(client, told), new=_is_new(facts, known)))
 
     def second(client: RpcClient) -> None:
         started.append(True)
@@ -304,7 +310,7 @@ def examine_full(case: Case, world: World, known: Reference, told: Told) -> list
             case,
         )
         facts = Facts.of(world.repository)
-        found.extend([*asked, *_torn(world, facts, known), *_told_wrongly(facts, known, told)])
+        found.extend([*asked, *_torn(world, facts, known), *_told_wrongly_after_all(case, facts, known, told)])
         locks = (world.repository / ".git").rglob("*.lock")
         found.extend(f"a lock was left: {path}" for path in locks if path.name != "daemon.lock")
     return found
@@ -357,6 +363,12 @@ def _told_wrongly(facts: Facts | None, known: Reference, told: Told) -> Iterator
         yield from _says_wrongly(told.ended, facts, known, new=new)
 
 
+def _told_wrongly_after_all(case: Case, facts: Facts | None, known: Reference, told: Told) -> Iterator[str]:
+    """The same once another daemon was there, which may have finished what was told to be half done."""
+    if not (_is_new(facts, known) and case.beside.may_be_finished(told.ended or {})):
+        yield from _told_wrongly(facts, known, told)
+
+
 def _says_wrongly(record: Mapping[str, Any], facts: Facts | None, known: Reference, *, new: bool) -> Iterator[str]:
     """What a record says that is not so."""
     if not known.changes:
@@ -371,9 +383,8 @@ def _says_wrongly(record: Mapping[str, Any], facts: Facts | None, known: Referen
         yield f"the record has the commit {record.get('commit')}, and HEAD is {facts.head if facts else None}"
 
 
-def _recovered(world: World, facts: Facts | None, known: Reference, told: Told) -> Iterator[str]:
+def _recovered(world: World, facts: Facts | None, known: Reference) -> Iterator[str]:
     """What is wrong once a daemon has started: everything is old, or everything is new."""
-    yield from _told_wrongly(facts, known, told)
     if facts is None:
         if known.old is not None:
             yield "the repository is gone"
@@ -415,6 +426,15 @@ def _recorded(client: RpcClient, facts: Facts | None, known: Reference, told: To
     if record["state"] not in ("succeeded", "failed", "cancelled"):
         yield f"the record has no end: {record}"
     yield from _says_wrongly(record, facts, known, new=_is_new(facts, known))
+
+
+def _record(client: RpcClient, told: Told) -> Mapping[str, Any]:
+    """The record of the transaction; what was told of it where it could not be kept."""
+    try:
+        record: Mapping[str, Any] = client.call("GetTransaction", transaction=told.begun or "")
+    except RpcError:
+        return told.ended or {}
+    return record
 
 
 def _next_works(client: RpcClient, case: Case, world: World) -> Iterator[str]:

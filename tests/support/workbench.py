@@ -99,7 +99,9 @@ class Workbench:
 
     def _case(self, name: str, variant: str) -> Case:
         if (name, variant) not in self._arranged:
-            made = _arrange(name, self.mutations[name], self.world, self.place(), variant)
+            made = self._pool.submit(
+                _arrange, name, self.mutations[name], self.world, self.place(), variant
+            ).result()  # in a worker, since whoever forks has no threads
             self._arranged[name, variant] = made
         return self._arranged[name, variant]
 
@@ -174,7 +176,7 @@ def _arrange(name: str, mutation: Mutation, world: World, place: Path, variant: 
     if mutation.operation == "CollectGarbage":
         copy = own_store(copy, place / "nix")
     mutation.arrange(copy)
-    return Case(name, copy, mutation.operation, mutation.parameters, mutation.next, variant)
+    return Case(name, copy, mutation.operation, mutation.parameters, mutation.next, variant, beside=mutation.beside)
 
 
 def _make_template(world: World, nix: HermeticNix, sources: Sources) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.beside import NOTHING
 from tests.support.mutations import mutations
 from tests.support.repositories import Sources
 from tests.support.workbench import FULL, MARKS, Workbench
@@ -16,7 +17,8 @@ STEP = 1 if FULL else 64
 """Of so many moments one is tried."""
 CLOSER = {"add and take over": 8}
 """Where it is one of fewer: an adopted edit was taken for a conflict after some moments in a row."""
-CASES = mutations(Sources("", "", "", "", ""))
+CASES = [name for name, case in mutations(Sources("", "", "", "", "")).items() if case.beside is NOTHING]
+"""Without what switches a machine: what a disk keeps of the machine is not tried."""
 pytestmark = MARKS
 
 
