@@ -44,6 +44,8 @@ ENVIRONMENT: Final = {
     "GIT_COMMITTER_EMAIL": GLIXD.email,
     "LC_ALL": "C",
 }
+Staged = Mapping[str, Entry | None]
+"""Paths with what becomes of them in an index; None takes one out."""
 BACKGROUND_MEMORY: Final = 2 * 1024**3
 """Bytes of address space of a git in the background, which maps the packs that it reads."""
 EMPTY_TREE: Final = {
@@ -274,10 +276,8 @@ class Git:
         self._git("update-ref", "--no-deref", "-d", ref)
 
     @contextmanager
-    def staging(
-        self, index: Path, entries: Mapping[str, Entry | None], *, keep: Sequence[int]
-    ) -> Iterator[Callable[[], None]]:
-        """Set entries of the index file `index`, None takes a path out, while something else is done.
+    def staging(self, index: Path, entries: Staged, *, keep: Sequence[int]) -> Iterator[Callable[[], None]]:
+        """Set entries of the index file `index` while something else is done.
 
         What is yielded waits until it is done; raises Failed where it can't be.
         """

@@ -6,14 +6,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from glixd import hashes
 from glixd.backends import files
-from glixd.backends.git import Git
-from glixd.backends.objects import Entry
+from glixd.backends.git import Git, Staged
 from glixd.errors import Failed
 from glixd.log import get_logger
 from glixd.protocol import ErrorCode
@@ -22,10 +21,6 @@ log = get_logger()
 
 PATIENCE: Final = 2.0
 """Seconds to wait for a git command of somebody else; a commit with an open editor takes longer than anybody waits."""
-
-
-Staged = Mapping[str, Entry | None]
-"""Paths with what becomes of them; None takes one out."""
 
 
 class Staging:

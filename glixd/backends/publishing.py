@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from glixd.backends import files
-from glixd.backends.git import Git
-from glixd.backends.gitindex import GitIndex, Staged
+from glixd.backends.git import Git, Staged
+from glixd.backends.gitindex import GitIndex
 from glixd.backends.held import Held
 from glixd.backends.objects import Entry
 from glixd.backends.refs import FORMER_REF, Refs
@@ -18,7 +18,7 @@ from glixd.values import dataclass
 
 Changes = Mapping[str, tuple[Entry | None, Entry | None]]
 """Each file that a commit changes, with what was there and what is there now."""
-NONE: Final[Changes] = {}
+NO_CHANGES: Final[Changes] = {}
 
 
 @dataclass(frozen=True, slots=True)

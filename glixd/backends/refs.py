@@ -73,7 +73,7 @@ class Refs:
 
     def show(self, held: Held, commit: str, ref: str = SCRATCH_REF) -> None:
         """Let other programs see a commit before its commit point, under a ref of ours; raises NoSpace or ReadOnly."""
-        self._settle(held)
+        self._settle(held.expected)
         if not self._git.update_refs([RefUpdate(ref, commit, "")], keep=held.keep):
             raise Failed(f"git could not set {ref}.", code=ErrorCode.READ_ONLY)
 
@@ -83,7 +83,7 @@ class Refs:
 
     def move_branch(self, held: Held, mover: Mover, commit: str, base: str | None) -> None:
         """Move the branch from `base` to `commit`, durably; raises BranchMoved, Busy or ReadOnly, and then nothing moved."""
-        self._settle(held)
+        self._settle(held.expected)
         if self._moved(mover, commit, base):
             self.sync([self.branch])
             return
@@ -104,9 +104,7 @@ class Refs:
     def set(self, held: Held, ref: str, oid: str) -> bool:
         """Let a ref name an object that was made, durably; False where it is locked, and then it names what it named."""
         with self._git.moving(keep=held.keep) as move:
-            with files.translating(self._git.root):
-                self.moving.write(self.branch, {}, [ref])
-                self._git.pending.settle()
+            self._settle({}, [ref])
             done = move([RefUpdate(ref, oid, "")])
         if done:
             names = ref.split("/")
@@ -139,10 +137,10 @@ class Refs:
             (self._git.directory / f"{name}.lock").unlink(missing_ok=True)
         self.moving.release(self.branch)
 
-    def _settle(self, held: Held) -> None:
-        """Write what was made, durably."""
+    def _settle(self, expected: Mapping[str, str | None], others: Iterable[str] = ()) -> None:
+        """Note that the branch moves, or these other refs, and write what was made, durably."""
         with files.translating(self._git.root):
-            self.moving.write(self.branch, held.expected)
+            self.moving.write(self.branch, expected, others)
             self._git.pending.settle()
 
     def _moved(self, mover: Mover, commit: str, base: str | None) -> bool:

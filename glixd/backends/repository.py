@@ -24,7 +24,7 @@ from glixd.backends.gitindex import busy
 from glixd.backends.held import Held
 from glixd.backends.objects import Commit
 from glixd.backends.process import Cancellation, Processes
-from glixd.backends.publishing import NONE, Changes, Published, Publisher
+from glixd.backends.publishing import NO_CHANGES, Changes, Published, Publisher
 from glixd.backends.refs import Refs
 from glixd.backends.snapshot import Contents, Snapshot, decoded
 from glixd.errors import GlixError, NotFound
@@ -155,7 +155,7 @@ class Repository:
         return self.git.make_commit(commit)
 
     def commit_point(
-        self, held: Held, commit: str, base: str | None, changes: Changes = NONE, before: Before | None = None
+        self, held: Held, commit: str, base: str | None, changes: Changes = NO_CHANGES, before: Before | None = None
     ) -> None:
         """Move the branch from `base` to `commit`, durably; raises BranchMoved, Busy or ReadOnly, and then nothing moved.
 

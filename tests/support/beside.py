@@ -61,7 +61,7 @@ class SwitchedMachine(Nothing):
 
     def settle(self, world: World) -> None:
         """An activator holds its lock while it is at work; one that was not told to go on does nothing more."""
-        with (_machine(world) / "results" / "lock").open("a") as lock:
+        with Path(world.environment["GLIXD_ACTIVATIONS"], "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
 
     def may_be_finished(self, record: Mapping[str, Any]) -> bool:
@@ -74,11 +74,12 @@ class SwitchedMachine(Nothing):
 
     def problems(self, world: World, record: Mapping[str, Any], *, new: bool) -> Iterator[str]:
         """Both or neither, or the record says that only the generation is live: a disk failed the commit, and nobody died."""
-        live = os.readlink(_machine(world) / "profiles" / "system") == "system-1-link"
-        runs = os.readlink(_machine(world) / "run" / "current-system")
+        profile = world.environment["GLIXD_SYSTEM_PROFILE"]
+        live = os.readlink(profile) == "system-1-link"
+        runs = os.readlink(Path(world.environment["GLIXD_SYSTEM_ROOT"], "run", "current-system"))
         if live is not new and not (live and self.may_be_finished(record)):
             yield f"generation 1 is {'' if live else 'not '}live, the manifest {'new' if new else 'old'}: {dict(record)}"
-        if runs != os.path.realpath(_machine(world) / "profiles" / "system"):
+        if runs != os.path.realpath(profile):
             yield f"what runs is {runs}, which is not the generation that is live"
 
 

@@ -24,7 +24,7 @@ from glixd.backends.ahead import Before
 from glixd.backends.held import Held
 from glixd.backends.objects import Commit
 from glixd.backends.process import Processes
-from glixd.backends.publishing import NONE, Changes, Published
+from glixd.backends.publishing import NO_CHANGES, Changes, Published
 from glixd.backends.refs import Refs
 from glixd.backends.repository import Repository
 from glixd.errors import GlixError
@@ -81,7 +81,7 @@ class InPlaceRepository(Repository):
         return oid
 
     def commit_point(
-        self, held: Held, commit: str, base: str | None, changes: Changes = NONE, before: Before | None = None
+        self, held: Held, commit: str, base: str | None, changes: Changes = NO_CHANGES, before: Before | None = None
     ) -> None:
         """The branch has moved already."""
 

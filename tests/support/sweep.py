@@ -281,8 +281,9 @@ def examine(case: Case, world: World, known: Reference, told: Told) -> list[str]
         facts = Facts.of(world.repository)
         found.extend(_told_wrongly_after_all(case, facts, known, told))
         found.extend(_recovered(world, facts, known))
-        found.extend(_recorded(client, facts, known, told))
-        found.extend(case.beside.problems(world, _record(client, told), new=_is_new(facts, known)))
+        record = _record(client, told)
+        found.extend(_recorded(record, facts, known))
+        found.extend(case.beside.problems(world, record or told.ended or {}, new=_is_new(facts, known)))
 
     def second(client: RpcClient) -> None:
         started.append(True)
@@ -306,7 +307,7 @@ def examine_full(case: Case, world: World, known: Reference, told: Told) -> list
     for _ in range(2):
         asked = _session(
             world,
-            lambda client: found.extend(_recorded(client, Facts.of(world.repository), known, told)),
+            lambda client: found.extend(_recorded(_record(client, told), Facts.of(world.repository), known)),
             case,
         )
         facts = Facts.of(world.repository)
@@ -413,28 +414,26 @@ def _shown(expected: object, found: object) -> str:
     return f"{expected!r} is {found!r}"
 
 
-def _recorded(client: RpcClient, facts: Facts | None, known: Reference, told: Told) -> Iterator[str]:
-    """What the record of the transaction says after a restart; a database that could not be written has none."""
+def _record(client: RpcClient, told: Told) -> Mapping[str, Any] | None:
+    """The record of the transaction after a restart; a database that could not be written has none."""
     if told.begun is None:
-        return
+        return None
     try:
-        record = client.call("GetTransaction", transaction=told.begun)
+        record: Mapping[str, Any] = client.call("GetTransaction", transaction=told.begun)
     except RpcError as error:
         if error.name != "UnknownTransaction":
-            yield f"the record can't be read: {error}"
+            raise  # which is told as a daemon that fails
+        return None
+    return record
+
+
+def _recorded(record: Mapping[str, Any] | None, facts: Facts | None, known: Reference) -> Iterator[str]:
+    """What is wrong with the record after a restart."""
+    if record is None:
         return
     if record["state"] not in ("succeeded", "failed", "cancelled"):
         yield f"the record has no end: {record}"
     yield from _says_wrongly(record, facts, known, new=_is_new(facts, known))
-
-
-def _record(client: RpcClient, told: Told) -> Mapping[str, Any]:
-    """The record of the transaction; what was told of it where it could not be kept."""
-    try:
-        record: Mapping[str, Any] = client.call("GetTransaction", transaction=told.begun or "")
-    except RpcError:
-        return told.ended or {}
-    return record
 
 
 def _next_works(client: RpcClient, case: Case, world: World) -> Iterator[str]:
